@@ -1,0 +1,5 @@
+"""The customary shim: the metadata is in setup.cfg."""
+
+from setuptools import setup
+
+setup()
