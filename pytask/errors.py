@@ -1,0 +1,74 @@
+"""The tree of errors: one root, a subclass for each decision that a caller can take.
+
+::
+
+    PyTaskError
+    ├── ConfigurationError      the program or its settings are wrong: mend and start again
+    │   ├── SettingError        a setting is unknown, of a wrong type or out of range
+    │   ├── TaskDefinitionError a Task class cannot be registered as it is
+    │   └── EmbeddedError       the embedded server cannot be started
+    ├── InvalidInputError       an argument of a call is no good (id, data, event, message)
+    ├── UnknownTaskError        a task name is not registered
+    ├── TaskNotFoundError       there is no record for this id
+    ├── TaskStateError          the record's state does not allow what was asked
+    ├── StoreError              Redis answered with an error, or not at all
+    │   ├── StoreUnavailable    it could not be reached in time: try again later
+    │   └── StoreRefused        it refused: wrong password, no permission, wrong type of a key
+    └── NodeGone                this node was declared dead; it must come back under a new id
+
+No message holds a password. Nothing here imports anything of pytask.
+"""
+
+from __future__ import annotations
+
+
+class PyTaskError(Exception):
+    """Root of every error that pytask raises on purpose."""
+
+
+class ConfigurationError(PyTaskError):
+    """The program or its settings are wrong; trying again does not help."""
+
+
+class SettingError(ConfigurationError):
+    """A setting is unknown, of a wrong type, or out of range. The message names it."""
+
+
+class TaskDefinitionError(ConfigurationError):
+    """A Task class cannot be registered: no NAME, no start, a NAME that is taken."""
+
+
+class EmbeddedError(ConfigurationError):
+    """The embedded server is not installed or cannot be started."""
+
+
+class InvalidInputError(PyTaskError, ValueError):
+    """An argument of a call is no good: an id, data that JSON cannot hold, an event name."""
+
+
+class UnknownTaskError(PyTaskError, LookupError):
+    """A task name is not registered with this app."""
+
+
+class TaskNotFoundError(PyTaskError, LookupError):
+    """There is no record `task-<id>`."""
+
+
+class TaskStateError(PyTaskError):
+    """The record's state does not allow what was asked (restart of a running task, for example)."""
+
+
+class StoreError(PyTaskError):
+    """Redis answered with an error, or not at all."""
+
+
+class StoreUnavailable(StoreError):
+    """Redis could not be reached, or did not answer in time."""
+
+
+class StoreRefused(StoreError):
+    """Redis refused: wrong password, missing permission, or a key of another type."""
+
+
+class NodeGone(PyTaskError):
+    """This node was declared dead by another one; it comes back under a new id."""
