@@ -1,0 +1,296 @@
+"""Every key and channel of the wire protocol, made here and nowhere else.
+
+Keys are bytes, since ids are bytes. On Redis Cluster the companions of a queue carry the queue's key
+as their hash tag, so that one script may touch them together with the queue itself. `KEY_TABLE` says
+of each its type, its slot, who writes it and how long it lives; docs/protocol.md is checked against it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MAX_ID = 512  # bytes
+CONTROL_SUFFIX = b"-control"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """One row of the table of keys. `slot` names what the key shares its slot with."""
+
+    pattern: str
+    type: str
+    slot: str
+    writers: str
+    lifetime: str
+    holds: str
+
+
+KEY_TABLE = (
+    KeyRow(
+        "<ns>task-<id>",
+        "hash",
+        "task",
+        "producer, begin, finish, restart",
+        "until Cleanup or its producer removes it",
+        "the record of a task",
+    ),
+    KeyRow(
+        "<q>",
+        "list",
+        "queue",
+        "producer, promote, reap, release",
+        "while ids wait",
+        "ids that wait: LPUSH in turn, RPUSH next",
+    ),
+    KeyRow(
+        "{<q>}:inbox:<node>",
+        "list",
+        "queue",
+        "BLMOVE, claim, reap",
+        "milliseconds",
+        "the id that a blocking BLMOVE handed to a node",
+    ),
+    KeyRow(
+        "{<q>}:claims",
+        "hash",
+        "queue",
+        "claim, release, park, reap, promote",
+        "while ids are claimed",
+        "id -> `<node> <fence>`, or the mark `-lost <how>` or `-back`",
+    ),
+    KeyRow(
+        "{<q>}:of:<node>",
+        "hash",
+        "queue",
+        "claim, release, park, reap",
+        "while the node has claims",
+        "id -> `<fence> <lost> <how> <early>`",
+    ),
+    KeyRow(
+        "{<q>}:nodes",
+        "hash",
+        "queue",
+        "join, beat, reap",
+        "while nodes serve the queue",
+        "node -> heartbeat sequence, with a minus while it is reaped",
+    ),
+    KeyRow(
+        "{<q>}:gone",
+        "zset",
+        "queue",
+        "reap",
+        "an hour a member",
+        "nodes reaped a moment ago; score = epoch seconds",
+    ),
+    KeyRow(
+        "{<q>}:control",
+        "hash",
+        "queue",
+        "helpers, release",
+        "until the claim is released",
+        "id -> a stop that must not get lost",
+    ),
+    KeyRow(
+        "{<q>}:fence", "string", "queue", "claim, renew", "for ever, one number", "the last fence given out"
+    ),
+    KeyRow(
+        "{<q>}:again",
+        "set",
+        "queue",
+        "claim, release, park",
+        "until the claim is released",
+        "ids that were pushed while they were claimed",
+    ),
+    KeyRow(
+        "{<q>}:due",
+        "zset",
+        "queue",
+        "park, miss, promote",
+        "until due",
+        "ids that wait for a time; score = epoch seconds",
+    ),
+    KeyRow(
+        "{<q>}:missing",
+        "zset",
+        "queue",
+        "miss",
+        "an hour a member",
+        "ids whose hash has not come yet; score = first seen, epoch seconds",
+    ),
+    KeyRow(
+        "{<q>}:dead",
+        "list",
+        "queue",
+        "release, miss",
+        "the newest 100,000",
+        "ids that could not be worked on at all",
+    ),
+    KeyRow(
+        "{<q>}:ended", "zset", "queue", "release", "the newest 10,000", "ended ids; score = epoch seconds"
+    ),
+    KeyRow("{<q>}:counts", "hash", "queue", "release", "for ever, a field a state", "ended so far, by state"),
+    KeyRow(
+        "<ns>end-task",
+        "list",
+        "end-task",
+        "report",
+        "until a consumer takes them",
+        "ids that ended: LPUSH by nodes, RPOP by consumers",
+    ),
+    KeyRow(
+        "{<ns>end-task}:of:<node>",
+        "list",
+        "end-task",
+        "Cleanup",
+        "while its Cleanup works on them",
+        "ids that the Cleanup of a node has taken",
+    ),
+    KeyRow(
+        "{<ns>end-task}:takers",
+        "hash",
+        "end-task",
+        "Cleanup",
+        "while Cleanups live",
+        "node -> the sequence of its Cleanup",
+    ),
+    KeyRow(
+        "{<ns>end-task}:failed",
+        "hash",
+        "end-task",
+        "Cleanup",
+        "until the handler accepts the id",
+        "id -> how often its handler failed",
+    ),
+    KeyRow(
+        "{<ns>end-task}:dead",
+        "list",
+        "end-task",
+        "Cleanup",
+        "the newest 100,000",
+        "ids whose handler kept failing",
+    ),
+    KeyRow(
+        "<ns>node-<node>",
+        "hash",
+        "own",
+        "node",
+        "a time to live, renewed by the node",
+        "what a node says of itself",
+    ),
+)
+
+
+class QueueKeys:
+    """The keys of one queue and its companions; all lie in one slot. `key` is the queue's own."""
+
+    __slots__ = (
+        "again",
+        "claims",
+        "control",
+        "counts",
+        "dead",
+        "due",
+        "ended",
+        "fence",
+        "gone",
+        "key",
+        "missing",
+        "name",
+        "nodes",
+        "tag",
+    )
+
+    def __init__(self, key: bytes, name: str) -> None:
+        self.key = key
+        self.name = name
+        self.tag = tag = b"{" + key + b"}:"
+        self.claims = tag + b"claims"
+        self.nodes = tag + b"nodes"
+        self.gone = tag + b"gone"
+        self.control = tag + b"control"
+        self.fence = tag + b"fence"
+        self.again = tag + b"again"
+        self.due = tag + b"due"
+        self.missing = tag + b"missing"
+        self.dead = tag + b"dead"
+        self.ended = tag + b"ended"
+        self.counts = tag + b"counts"
+
+    def claims_of(self, node: bytes) -> bytes:
+        """The claims of one node, seen from the node."""
+        return self.tag + b"of:" + node
+
+    def inbox(self, node: bytes) -> bytes:
+        """Where a blocking move hands an id to the node."""
+        return self.tag + b"inbox:" + node
+
+    def alive(self, node: bytes) -> bytes:
+        """The channel whose only subscriber is the node: its liveness subscription."""
+        return self.tag + b"alive:" + node
+
+
+class Keys:
+    """The keys of one namespace: `''`, or a name that stands before every key with a colon."""
+
+    __slots__ = (
+        "_control",
+        "_task",
+        "control_pattern",
+        "end",
+        "end_dead",
+        "end_failed",
+        "end_takers",
+        "prefix",
+    )
+
+    def __init__(self, namespace: str = "") -> None:
+        self.prefix = prefix = f"{namespace}:".encode() if namespace else b""
+        self._task = prefix + b"task-"
+        self.control_pattern = self._task + b"*" + CONTROL_SUFFIX
+        self.end = prefix + b"end-task"
+        self.end_takers = self._end_tag() + b"takers"
+        self.end_failed = self._end_tag() + b"failed"
+        self.end_dead = self._end_tag() + b"dead"
+
+    def _end_tag(self) -> bytes:
+        return b"{" + self.end + b"}:"
+
+    def task(self, task_id: bytes) -> bytes:
+        """The record of a task; the channel of its events has the same name."""
+        return self._task + task_id
+
+    def control(self, task_id: bytes) -> bytes:
+        """The channel on which a task is told to stop or reload."""
+        return self._task + task_id + CONTROL_SUFFIX
+
+    def id_of_control(self, channel: bytes) -> bytes:
+        """The task id of a control channel."""
+        return channel[len(self._task) : -len(CONTROL_SUFFIX)]
+
+    def queue(self, name: str = "") -> QueueKeys:
+        """The keys of a queue; `''` is the default queue."""
+        key = self.prefix + b"new-task"
+        return QueueKeys(key + b":" + name.encode() if name else key, name)
+
+    def queue_of_key(self, key: bytes) -> str:
+        """The name of the queue with this key (as a record's field `at` holds it)."""
+        return key[len(self.prefix) + len(b"new-task") :].lstrip(b":").decode("ascii", "replace")
+
+    def node(self, node: bytes) -> bytes:
+        """What a node says of itself."""
+        return self.prefix + b"node-" + node
+
+    def end_of(self, node: bytes) -> bytes:
+        """The ended ids that the Cleanup of one node has taken."""
+        return self._end_tag() + b"of:" + node
+
+
+def flaw_of_id(task_id: bytes) -> str | None:
+    """What is wrong with an id, in words; None for a good one."""
+    if not task_id:
+        return "an id must not be empty"
+    if len(task_id) > MAX_ID:
+        return f"an id has at most {MAX_ID} bytes, this one has {len(task_id)}"
+    if task_id.endswith(CONTROL_SUFFIX):
+        return "an id must not end in '-control': its events would be another task's control channel"
+    return None

@@ -1,0 +1,1 @@
+"""The only place that sends Redis commands: connections, scripts, and one module a concern."""

@@ -1,0 +1,119 @@
+"""The moves in a queue's slot: who owns which id. Each is one script; see the header of its Lua file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pytask.errors import NodeGone
+from pytask.keys import QueueKeys
+from pytask.store.client import Client, as_dict
+
+KEEP_ENDED = 10_000  # ended ids a queue
+KEEP_DEAD = 100_000  # dead ids a queue
+LOOK_AGAIN = 2.0  # seconds until an id whose hash is missing is tried again
+REAP_CHUNK = 200
+
+
+class Claim(NamedTuple):
+    """A node's ownership of an id. `lost`: it follows a dead node's claim. `how`: `push` or `back`."""
+
+    id: bytes
+    fence: bytes
+    lost: bytes
+    how: bytes
+    early: bytes
+
+
+class Release(NamedTuple):
+    """How a claim is given up: mode `end`, `none`, `early`, `head` or `dead`."""
+
+    id: bytes
+    fence: bytes
+    mode: str
+    state: bytes
+
+
+class Claims:
+    """The claims of one queue."""
+
+    def __init__(self, client: Client, keys: QueueKeys) -> None:
+        self.client = client
+        self.keys = keys
+
+    def claim(self, node: bytes, most: int) -> list[Claim]:
+        """Take up to `most` ids (at most 500), never more than the node's fair share. Does not block.
+
+        Tried once: after StoreUnavailable the ids may be ours all the same; `get_claims_of` tells.
+        Raises NodeGone where the node was declared dead.
+        """
+        k = self.keys
+        keys = (k.key, k.claims, k.claims_of(node), k.nodes, k.fence, k.again, k.due, k.inbox(node))
+        reply = self.client.call("claim", keys, (node, min(most, 500)), patience=0)
+        if reply[0] == b"gone":
+            raise NodeGone(f"node {node.decode()} was declared dead")
+        return [Claim(*reply[i : i + 5]) for i in range(1, len(reply), 5)]
+
+    def wait_for_id(self, node: bytes, seconds: float) -> bool:
+        """Block until an id was moved to the node's inbox; False where none came in time. Tried once."""
+        k = self.keys
+        move = ("BLMOVE", k.key, k.inbox(node), "RIGHT", "LEFT", seconds)
+        return self.client.execute(*move, patience=0) is not None
+
+    def get_claims_of(self, node: bytes) -> list[Claim]:
+        """What the node owns, as the server sees it."""
+        owned = as_dict(self.client.execute("HGETALL", self.keys.claims_of(node)))
+        return [Claim(task_id, *value.split()) for task_id, value in owned.items()]
+
+    def release(self, node: bytes, releases: Sequence[Release]) -> None:
+        """Give claims up; the ids of one call differ."""
+        k = self.keys
+        keys = (
+            k.key, k.claims, k.claims_of(node), k.again, k.due, k.ended, k.counts, k.dead, k.control,
+        )  # fmt: skip
+        args: list[object] = [node, KEEP_ENDED, KEEP_DEAD]
+        for release in releases:
+            args += release
+        self.client.call("release", keys, args)
+
+    def park(self, node: bytes, parks: Sequence[tuple[bytes, bytes, bytes]]) -> None:
+        """Give claims up until a time: id, fence, epoch seconds."""
+        k = self.keys
+        args: list[object] = [node]
+        for row in parks:
+            args += row
+        self.client.call("park", (k.key, k.claims, k.claims_of(node), k.again, k.due), args)
+
+    def miss(self, node: bytes, rows: Sequence[tuple[bytes, bytes, bytes]], hash_wait: float) -> list[bytes]:
+        """Ids whose hash has not come: id, fence, how. Returns when each is looked at again, or `dead`."""
+        k = self.keys
+        keys = (k.key, k.claims, k.claims_of(node), k.again, k.due, k.missing, k.dead)
+        args: list[object] = [node, hash_wait, LOOK_AGAIN, KEEP_DEAD]
+        for row in rows:
+            args += row
+        return list(self.client.call("miss", keys, args))
+
+    def renew(self, node: bytes, task_id: bytes, fence: bytes, floor: bytes) -> Claim | None:
+        """A fence above `floor` for our claim; None where it is ours no more."""
+        k = self.keys
+        reply = self.client.call(
+            "renew", (k.claims, k.claims_of(node), k.fence), (node, task_id, fence, floor)
+        )
+        return None if reply[0] == b"gone" else Claim(task_id, *reply[1:])
+
+    def hold(self, node: bytes, task_id: bytes, fence: bytes, lost: bytes) -> str:
+        """Take a lost claim again for a run that goes on: `gone`, `ok` or `taken`."""
+        k = self.keys
+        reply = self.client.call("hold", (k.claims, k.claims_of(node), k.nodes), (node, task_id, fence, lost))
+        return str(reply.decode())
+
+    def promote(self, most: int = 500) -> tuple[int, float | None]:
+        """Put back what is due. Returns how many, and the seconds until the next (None: nothing waits)."""
+        k = self.keys
+        count, wait = self.client.call("promote", (k.key, k.claims, k.due), (most,))
+        return count, float(wait) if wait else None
+
+    def nudge(self, task_id: bytes) -> bool:
+        """Bring a parked id back at once."""
+        k = self.keys
+        return bool(self.client.call("nudge", (k.key, k.claims, k.due), (task_id,)))

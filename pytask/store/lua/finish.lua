@@ -1,0 +1,42 @@
+-- finish: write the outcome of a run into its record, once, and tell those who listen.
+-- KEYS  task, ...   (all in one slot on a cluster)
+-- ARGV  1 node, 2 key of the queue, then for each task: fence, state, output, due (of RETRY, else ''), event (JSON)
+-- Returns for each: {'gone'} the record is no more; {'fenced'} a newer run owns it; {'ok' | 'again' | 'restarted', state, due}.
+-- A second run with the same fence answers `again` and changes nothing.
+local node, queue = ARGV[1], ARGV[2]
+local time = redis.call('TIME')
+local now = time[1] .. '.' .. string.format('%06d', time[2])
+
+local function finish(key, fence, state, output, due, event)
+  local h = redis.pcall('HMGET', key, 'state', 'fence', 'closed', 'node', 'control', 'due', 'at', 'attempt')
+  if h.err or (not h[2] and redis.call('EXISTS', key) == 0) then return {'gone'} end
+  if h[2] ~= fence or h[4] ~= node or h[7] ~= queue then return {'fenced'} end
+  if h[3] == fence then return {'again', h[1] or 'WAIT', h[6] or ''} end
+  if (state == 'RETRY' or state == 'WAIT') and h[5] == 'stop' then
+    state, output, event = 'STOPPED', '', '{"event":"stopped","data":null}'
+  end
+  if h[1] == 'WAIT' and state ~= 'WAIT' and not (state == 'STOPPED' and h[5] == 'stop') then
+    redis.call('HSET', key, 'closed', fence, 'output', output, 'last_update', now)
+    redis.call('PUBLISH', key, event)
+    return {'restarted', 'WAIT', ''}
+  end
+  if state == 'RETRY' then
+    redis.call('HSET', key, 'state', state, 'closed', fence, 'output', output, 'last_update', now, 'due', due)
+  elseif state == 'WAIT' then
+    -- put back by its node: this start was ended neither by its own outcome nor by a death
+    local attempt = math.max((tonumber(h[8] or '1') or 1) - 1, 0)
+    redis.call('HSET', key, 'state', state, 'closed', fence, 'last_update', now, 'attempt', attempt)
+  else
+    redis.call('HSET', key, 'state', state, 'closed', fence, 'output', output, 'last_update', now, 'ended', now)
+    redis.call('HDEL', key, 'control', 'unknown')
+  end
+  redis.call('PUBLISH', key, event)
+  return {'ok', state, due}
+end
+
+local out = {}
+for i, key in ipairs(KEYS) do
+  local a = 5 * i - 2
+  out[i] = finish(key, ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4])
+end
+return out

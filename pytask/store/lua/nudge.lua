@@ -1,0 +1,9 @@
+-- nudge: bring a parked id back now, so that a stop of it is obeyed now.
+-- KEYS  1 q, 2 claims, 3 due
+-- ARGV  1 id
+-- Returns 1 where it was put at the head of the queue; 0 where it is claimed or not parked. Safe to repeat.
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then return 0 end
+if redis.call('ZREM', KEYS[3], ARGV[1]) == 0 then return 0 end
+redis.call('HSET', KEYS[2], ARGV[1], '-back')
+redis.call('RPUSH', KEYS[1], ARGV[1])
+return 1

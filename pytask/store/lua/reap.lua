@@ -1,0 +1,29 @@
+-- reap: put the claims of a dead node back to the head of the queue, a chunk at a time.
+-- KEYS  1 q, 2 claims, 3 of:<node>, 4 nodes, 5 inbox:<node>, 6 gone
+-- ARGV  1 node, 2 the sequence that was seen unchanged, 3 chunk
+-- Returns -1: no such node; -2: it has beaten since; 1: call again; 0: done. Two Monitors may interleave.
+local status = redis.call('HGET', KEYS[4], ARGV[1])
+if not status then return -1 end
+if status == ARGV[2] then redis.call('HSET', KEYS[4], ARGV[1], '-' .. status)
+elseif string.sub(status, 1, 1) ~= '-' then return -2 end
+local chunk = redis.call('HSCAN', KEYS[3], '0', 'COUNT', ARGV[3])[2]
+for i = 1, #chunk, 2 do
+  local id = chunk[i]
+  local fence, how = string.match(chunk[i + 1], '^(%d+) %d (%a+)')
+  if redis.call('HGET', KEYS[2], id) == ARGV[1] .. ' ' .. fence then
+    redis.call('HSET', KEYS[2], id, '-lost ' .. how)
+    redis.call('RPUSH', KEYS[1], id)
+  end
+  redis.call('HDEL', KEYS[3], id)
+end
+for _ = 1, tonumber(ARGV[3]) do
+  local id = redis.call('RPOP', KEYS[5])
+  if not id then break end
+  redis.call('RPUSH', KEYS[1], id)
+end
+if redis.call('EXISTS', KEYS[3]) == 1 or redis.call('EXISTS', KEYS[5]) == 1 then return 1 end
+redis.call('HDEL', KEYS[4], ARGV[1])
+local now = tonumber(redis.call('TIME')[1])
+redis.call('ZADD', KEYS[6], now, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', now - 3600)
+return 0

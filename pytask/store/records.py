@@ -1,0 +1,100 @@
+"""The moves in a task's slot: begin, finish, emit, and what helpers do with a record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pytask.keys import Keys
+from pytask.store.client import Client, as_dict
+
+
+class Records:
+    """The records of one namespace."""
+
+    def __init__(self, client: Client, keys: Keys) -> None:
+        self.client = client
+        self.keys = keys
+
+    def begin(
+        self,
+        node: bytes,
+        queue: bytes,
+        claims: Sequence[tuple[bytes, bytes, bytes, bytes]],
+        max_deliveries: int,
+        max_data: int,
+    ) -> list[list[Any]]:
+        """Begin claims (id, fence, lost, early) of one queue: an answer each, as `begin.lua` lists them."""
+        task = self.keys.task
+        args: list[Any] = []
+        for _, fence, lost, early in claims:
+            args += (fence, lost, early)
+        shared = (node, queue, max_deliveries, max_data)
+        return self.client.call_each("begin", [task(row[0]) for row in claims], shared, args, 3)
+
+    def finish(
+        self, node: bytes, queue: bytes, rows: Sequence[tuple[bytes, bytes, bytes, bytes, bytes, bytes]]
+    ) -> list[list[bytes]]:
+        """Write outcomes (id, fence, state, output, due, event): [verdict, state, due] each."""
+        task = self.keys.task
+        args: list[Any] = []
+        for row in rows:
+            args += row[1:]
+        return self.client.call_each("finish", [task(row[0]) for row in rows], (node, queue), args, 5)
+
+    def unknown(
+        self, node: bytes, queue: bytes, task_id: bytes, fence: bytes, wait: float, event: bytes
+    ) -> list[bytes]:
+        """The name is unknown here: [verdict, state, due]; `over` where nobody knew it for so long."""
+        key = self.keys.task(task_id)
+        return list(self.client.call("unknown", (key,), (node, queue, fence, wait, event)))
+
+    def emit(self, node: bytes, queue: bytes, rows: Sequence[tuple[bytes, bytes, bytes]]) -> list[bytes]:
+        """Publish events (id, fence, event) of running tasks: `fenced`, or the record's `control`, each."""
+        task = self.keys.task
+        args: list[Any] = []
+        for row in rows:
+            args += row[1:]
+        return self.client.call_each("emit", [task(row[0]) for row in rows], (node, queue), args, 2)
+
+    def cleanup(self, ids: Sequence[bytes], ttls: Mapping[str, float]) -> list[int]:
+        """Let records of ended tasks expire: the seconds left, -1 not ended, -2 it keeps itself; each."""
+        shared = [part for pair in ttls.items() for part in pair]
+        return self.client.call_each("cleanup", [self.keys.task(i) for i in ids], shared, (), 0)
+
+    def restart(self, task_id: bytes, states: Sequence[str] = ()) -> list[bytes]:
+        """Set WAIT where the state is one of `states` (none: whatever it is), as `restart.lua` says."""
+        return list(self.client.call("restart", (self.keys.task(task_id),), states))
+
+    def stop(self, task_id: bytes) -> list[bytes]:
+        """Ask for the end of a task, as `stop.lua` says."""
+        return list(self.client.call("stop", (self.keys.task(task_id),), ()))
+
+    def control(self, task_id: bytes, message: str | bytes) -> None:
+        """Publish a message on the task's control channel; it may be lost."""
+        self.client.execute("PUBLISH", self.keys.control(task_id), message)
+
+    def publish(self, task_id: bytes, event: bytes) -> None:
+        """Publish an event that needs no fence (of a task that runs on no claim)."""
+        self.client.execute("PUBLISH", self.keys.task(task_id), event)
+
+    def get(self, task_id: bytes) -> dict[bytes, bytes]:
+        """The whole record; empty where there is none."""
+        return as_dict(self.client.execute("HGETALL", self.keys.task(task_id)))
+
+    def get_fields(self, task_id: bytes, fields: Sequence[str]) -> list[bytes | None]:
+        """Some fields of a record; None for each that it lacks."""
+        return list(self.client.execute("HMGET", self.keys.task(task_id), *fields))
+
+    def set(self, task_id: bytes, fields: Mapping[str, Any]) -> None:
+        """Write fields of a record, which is made where there is none."""
+        flat = [part for pair in fields.items() for part in pair]
+        self.client.execute("HSET", self.keys.task(task_id), *flat)
+
+    def expire(self, task_id: bytes, seconds: float) -> None:
+        """Let a record go after so many seconds."""
+        self.client.execute("PEXPIRE", self.keys.task(task_id), int(seconds * 1000))
+
+    def remove(self, task_id: bytes) -> bool:
+        """Remove a record; False where there was none."""
+        return bool(self.client.execute("DEL", self.keys.task(task_id)))
