@@ -1,0 +1,53 @@
+"""pytask: a daemon for IO-bound work, greenlets on Redis. The public names, loaded when first used.
+
+Importing this package patches nothing, connects nowhere and does not import gevent.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pytask.version import __version__
+
+if TYPE_CHECKING:
+    from pytask.app import PyTask
+    from pytask.embedded import EmbeddedServer
+    from pytask.errors import PyTaskError
+    from pytask.helpers import PyTaskHelpers, run_loop
+    from pytask.task import Task
+    from pytask.tasks.cleanup import Cleanup
+    from pytask.tasks.monitor import Monitor
+
+__all__ = [
+    "Cleanup",
+    "EmbeddedServer",
+    "Monitor",
+    "PyTask",
+    "PyTaskError",
+    "PyTaskHelpers",
+    "Task",
+    "__version__",
+    "run_loop",
+]
+
+_HOMES = {
+    "Cleanup": "pytask.tasks.cleanup",
+    "EmbeddedServer": "pytask.embedded",
+    "Monitor": "pytask.tasks.monitor",
+    "PyTask": "pytask.app",
+    "PyTaskError": "pytask.errors",
+    "PyTaskHelpers": "pytask.helpers",
+    "Task": "pytask.task",
+    "run_loop": "pytask.helpers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pytask' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

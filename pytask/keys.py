@@ -90,9 +90,7 @@ KEY_TABLE = (
         "until the claim is released",
         "id -> a stop that must not get lost",
     ),
-    KeyRow(
-        "{<q>}:fence", "string", "queue", "claim, renew", "for ever, one number", "the last fence given out"
-    ),
+    KeyRow("{<q>}:fence", "string", "queue", "claim, renew", "for ever, one number", "the last fence given out"),
     KeyRow(
         "{<q>}:again",
         "set",
@@ -125,9 +123,7 @@ KEY_TABLE = (
         "the newest 100,000",
         "ids that could not be worked on at all",
     ),
-    KeyRow(
-        "{<q>}:ended", "zset", "queue", "release", "the newest 10,000", "ended ids; score = epoch seconds"
-    ),
+    KeyRow("{<q>}:ended", "zset", "queue", "release", "the newest 10,000", "ended ids; score = epoch seconds"),
     KeyRow("{<q>}:counts", "hash", "queue", "release", "for ever, a field a state", "ended so far, by state"),
     KeyRow(
         "<ns>end-task",

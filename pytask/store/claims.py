@@ -96,9 +96,7 @@ class Claims:
     def renew(self, node: bytes, task_id: bytes, fence: bytes, floor: bytes) -> Claim | None:
         """A fence above `floor` for our claim; None where it is ours no more."""
         k = self.keys
-        reply = self.client.call(
-            "renew", (k.claims, k.claims_of(node), k.fence), (node, task_id, fence, floor)
-        )
+        reply = self.client.call("renew", (k.claims, k.claims_of(node), k.fence), (node, task_id, fence, floor))
         return None if reply[0] == b"gone" else Claim(task_id, *reply[1:])
 
     def hold(self, node: bytes, task_id: bytes, fence: bytes, lost: bytes) -> str:

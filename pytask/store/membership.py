@@ -35,9 +35,7 @@ class Membership:
         channels = {self.keys.alive(node): node for node in nodes}
         reply = self.client.execute("PUBSUB", "NUMSUB", *channels, patience=0)
         pairs = (
-            reply
-            if reply and isinstance(reply[0], list | tuple)
-            else zip(reply[::2], reply[1::2], strict=True)
+            reply if reply and isinstance(reply[0], list | tuple) else zip(reply[::2], reply[1::2], strict=True)
         )
         return {channels[channel] for channel, count in pairs if count}
 
@@ -49,6 +47,11 @@ class Membership:
             reply = self.client.call("reap", keys, (node, sequence, REAP_CHUNK))
             if reply != 1:
                 return bool(reply == 0)
+
+    def leave(self, node: bytes) -> None:
+        """The node's own end: what it still owns goes back, as if it had been reaped."""
+        while sequence := self.client.execute("HGET", self.keys.nodes, node):
+            self.reap(node, sequence.lstrip(b"-"))
 
     def empty_inbox(self, node: bytes) -> int:
         """Put back what a node that is gone was handed after its end."""

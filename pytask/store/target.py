@@ -57,13 +57,13 @@ class Target:
         host, port = self.arguments.get("host", "localhost"), self.arguments.get("port", 6379)
         return f"{host}:{port}/{self.arguments.get('db', 0)}"
 
-    def pool(self, *, timeout: float, size: int, name: str = "") -> ConnectionPool:
-        """A pool of at most `size` connections whose reads give up after `timeout` seconds.
+    def pool(self, *, timeout: float | None, size: int, name: str = "") -> ConnectionPool:
+        """A pool of at most `size` connections whose reads give up after `timeout` seconds (None: never).
 
         redis-py's own retries are off: they repeat commands that must not run twice.
         """
         arguments = {
-            "socket_connect_timeout": min(timeout, 5.0),
+            "socket_connect_timeout": min(timeout or 5.0, 5.0),
             "socket_keepalive": True,
             **self.arguments,
             "socket_timeout": timeout,
@@ -78,7 +78,7 @@ class Target:
             max_connections=size, timeout=timeout, connection_class=self.connection_class, **arguments
         )
 
-    def client(self, *, timeout: float = 5.0, size: int = 16, name: str = "") -> redis.Redis:
+    def client(self, *, timeout: float | None = 5.0, size: int = 16, name: str = "") -> redis.Redis:
         """A client with a pool of its own."""
         return redis.Redis(connection_pool=self.pool(timeout=timeout, size=size, name=name))
 
@@ -122,11 +122,9 @@ def _from_url(url: str) -> Target:
 
 def _from_mapping(given: Mapping[Any, Any]) -> Target:
     arguments = {TO_CONNECTION.get(name, name): value for name, value in given.items()}
-    kind: type[AbstractConnection] = Connection
-    if arguments.pop("ssl", False):
-        kind = SSLConnection
-    elif "path" in arguments:
-        kind = UnixDomainSocketConnection
+    secure = arguments.pop("ssl", False)
+    plain = UnixDomainSocketConnection if "path" in arguments else Connection
+    kind = SSLConnection if secure else plain
     return Target(kind, _checked(kind, arguments))
 
 

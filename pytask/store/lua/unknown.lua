@@ -15,7 +15,7 @@ local left = first + tonumber(ARGV[4]) - now
 if h[9] ~= 'stop' and left <= 0 then return {'over'} end
 local attempt = math.max((tonumber(h[6] or '1') or 1) - 1, 0)
 local state = attempt == 0 and 'SCHEDULED' or 'RETRY'
-local delay = math.min(math.max((now - first) / 2, 0.1), 5, math.max(left, 0))
+local delay = math.min(math.max((now - first) / 2, 0.25), 5, math.max(left, 0))
 if h[9] == 'stop' then delay = 0 end
 local due = string.format('%.6f', now + delay)
 redis.call('HSET', KEYS[1], 'state', state, 'closed', ARGV[3], 'due', due, 'last_update', text,

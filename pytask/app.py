@@ -1,0 +1,227 @@
+"""PyTask: the app. Puts together settings, task classes, the producers' helpers and, in `run`, a node.
+
+Making an app and using its helpers patches nothing and needs no gevent; only `run` does.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from pytask import settings as settings_module
+from pytask.errors import ConfigurationError, TaskDefinitionError, UnknownTaskError
+from pytask.helpers import PyTaskHelpers
+from pytask.settings import Settings
+from pytask.store.store import Store
+from pytask.store.target import Target, resolve_target
+from pytask.task import Task, check_task_class
+
+T = TypeVar("T", bound=type[Task])
+BUILT_IN_LOCAL = ("pytask/monitor", "pytask/cleanup")
+
+
+class PyTask:
+    """An app: where Redis is, which tasks there are, and how to make and control them.
+
+    ::
+
+        task_app = PyTask({"host": "localhost", "port": 6379})
+        task_app.add_task(MyTask)
+        task_app.helpers.start_task("my-task", text="hello")   # in any process
+        task_app.run()                                         # in the daemon
+
+    `redis`: a dict of connection arguments, a URL, a redis-py client (its settings are taken, never its pool),
+    `'embedded'` for a server of its own, or nothing: then the environment, then localhost. Every other setting
+    of `docs/settings.md` is a keyword. Raises SettingError for one that is unknown or wrong.
+    """
+
+    def __init__(self, redis: object = None, **arguments: Any) -> None:
+        self._arguments: dict[str, Any] = {"redis": redis, **arguments}
+        self.settings: Settings = settings_module.load(self._arguments)
+        self.tasks: dict[str, type[Task]] = {}
+        self._local: list[tuple[str, dict[str, Any]]] = []
+        self._exception_handlers: list[Callable[[BaseException], Any]] = []
+        self._lock = threading.Lock()
+        self._target: Target | None = None
+        self._embedded: Any = None
+        self._helpers: PyTaskHelpers | None = None
+        self._redis: Any = None
+
+    def configure(self, *, file: str | None = None, **flags: Any) -> None:
+        """Let the command line's flags, and a file of settings, take their place. Before anything connects."""
+        self.settings = settings_module.load(self._arguments, flags=flags, file=file)
+        self.disconnect()
+
+    # Tasks.
+
+    def add_task(self, task_class: T) -> T:
+        """Register a Task class; usable as a decorator. Raises TaskDefinitionError."""
+        check_task_class(task_class)
+        known = self.tasks.setdefault(task_class.NAME, task_class)
+        if known is not task_class:
+            raise TaskDefinitionError(
+                f"two task classes have the NAME {task_class.NAME!r}: {known.__qualname__} of {known.__module__}"
+                f" and {task_class.__qualname__} of {task_class.__module__}"
+            )
+        return task_class
+
+    def add_tasks(self, *task_classes: type[Task] | Iterable[type[Task]]) -> None:
+        """Register several Task classes."""
+        for item in task_classes:
+            for task_class in item if isinstance(item, list | tuple | set) else (item,):
+                self.add_task(task_class)
+
+    def start_local_task(self, name: str, /, **data: Any) -> None:
+        """Run a task on every node of this app from its start on. Monitor and Cleanup run once in any case."""
+        if name in BUILT_IN_LOCAL:
+            self._local = [row for row in self._local if row[0] != name]
+        self._local.append((name, data))
+
+    def add_exception_handler(self, handler: Callable[[BaseException], Any]) -> Callable[[BaseException], Any]:
+        """Call `handler` with every exception that ends a task; several are called in order."""
+        if not callable(handler):
+            raise ConfigurationError(f"an exception handler is a function, not {handler!r}")
+        self._exception_handlers.append(handler)
+        return handler
+
+    # Redis.
+
+    @property
+    def target(self) -> Target:
+        """Where Redis is; starts the embedded server where that was asked for."""
+        with self._lock:
+            if self._target is None:
+                self._target = resolve_target(self._address(), self.settings.redis_password)
+            return self._target
+
+    def _address(self) -> object:
+        given = self.settings.redis
+        if not isinstance(given, str) or given.partition(":")[0] != "embedded":
+            return given
+        from pytask.embedded import EmbeddedServer
+
+        if self._embedded is None:
+            self._embedded = EmbeddedServer(given.partition(":")[2] or None).start()
+        return self._embedded.url
+
+    @property
+    def helpers(self) -> PyTaskHelpers:
+        """The producers' helpers; connects when first used."""
+        if self._helpers is None:
+            self._helpers = PyTaskHelpers(Store(self.target, self.settings.namespace), self.settings.queues)
+        return self._helpers
+
+    @property
+    def redis(self) -> Any:
+        """A redis-py client for the app's own use: replies are bytes, at most 100 connections."""
+        if self._redis is None:
+            self._redis = self.target.client(timeout=None, size=100)
+        return self._redis
+
+    def disconnect(self) -> None:
+        """Forget every connection; they are made anew when used. The embedded server goes on."""
+        if self._helpers is not None:
+            self._helpers.store.close()
+        if self._redis is not None:
+            self._redis.close()
+        self._helpers = self._redis = self._target = None
+
+    def close(self) -> None:
+        """Close the connections, and end the embedded server where there is one. Safe to repeat."""
+        self.disconnect()
+        if self._embedded is not None:
+            self._embedded.stop()
+            self._embedded = None
+
+    # The daemon.
+
+    def run(self) -> None:
+        """Be a node until SIGTERM or SIGINT. Returns after a clean end, else raises SystemExit with the status.
+
+        Where gevent has not patched yet it does so now, late, and says so; `pytask worker` patches first.
+        """
+        self._patch_late()
+        from pytask.logs import ensure_logging
+
+        ensure_logging()
+        status = self.run_node()
+        if status:
+            raise SystemExit(status)
+
+    def _patch_late(self) -> None:
+        from gevent import monkey
+
+        if monkey.is_module_patched("socket"):
+            return
+        self.disconnect()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", monkey.MonkeyPatchWarning)
+            monkey.patch_all()
+        self._lock = threading.Lock()
+        warnings.warn(
+            "gevent patches late, in run(): what was imported before may still block the node. "
+            "Start it with `pytask worker module:app`, or patch at the top of the script.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+    def run_node(self, parent: int | None = None, on_start: Callable[[Any], None] | None = None) -> int:
+        """Be a node in this process, which is patched; returns the exit status. For command lines."""
+        from pytask.node.banner import log_banner
+        from pytask.node.daemon import Daemon
+
+        def started(node: Any) -> None:
+            log_banner(node)
+            if on_start:
+                on_start(node)
+
+        try:
+            return Daemon(self.make_node(), started, parent).run()
+        finally:
+            self.close()
+
+    def make_node(self) -> Any:
+        """The node, not started yet. Needs gevent's patches."""
+        from pytask.node.node import Node
+
+        return Node(
+            self.settings,
+            self.target,
+            {**self._built_in(), **self.tasks},
+            helpers=self.helpers,
+            redis=lambda: self.redis,
+            exception_handlers=self._exception_handlers,
+            local_tasks=self._local_tasks(),
+        )
+
+    def _built_in(self) -> dict[str, type[Task]]:
+        from pytask.tasks.cleanup import Cleanup
+        from pytask.tasks.monitor import Monitor
+
+        return {Monitor.NAME: Monitor, Cleanup.NAME: Cleanup}
+
+    def _local_tasks(self) -> list[tuple[type[Task], dict[str, Any]]]:
+        known = {**self._built_in(), **self.tasks}
+        wanted = list(self._local)
+        if self.settings.local_tasks:
+            wanted += [(name, {}) for name in BUILT_IN_LOCAL if name not in dict(wanted)]
+        rows = []
+        for name, data in wanted:
+            if name not in known:
+                raise UnknownTaskError(f"local task {name!r} is not registered: add it with add_task")
+            rows.append((known[name], {**self._local_defaults(name), **data}))
+        return rows
+
+    def _local_defaults(self, name: str) -> dict[str, Any]:
+        settings = self.settings
+        if name == "pytask/monitor":
+            return {"queues": list(settings.queues), "node_timeout": settings.node_timeout}
+        if name == "pytask/cleanup":
+            return {
+                "result_ttl": settings.result_ttl,
+                "failure_ttl": settings.failure_ttl,
+                "node_timeout": settings.node_timeout,
+            }
+        return {}

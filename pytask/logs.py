@@ -1,0 +1,64 @@
+"""Logging of the daemon: stdlib loggers under `pytask`, as text or as JSON lines. The root logger stays as it is.
+
+Whatever a producer wrote reaches a log line only through `wire.shown`: quoted, ASCII, one line.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+
+from pytask.errors import SettingError
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+FORMATS = ("text", "json")
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
+
+
+class TextFormatter(logging.Formatter):
+    """One entry begins at the start of a line; what follows of it is indented, so that no text can forge one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The entry: control characters escaped, further lines behind a bar."""
+        text = super().format(record)
+        return text.translate(CONTROLS).replace("\n", "\n    | ")
+
+
+class JSONFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, pid, message, exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        row = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "pid": record.process,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            row["exception"] = self.formatException(record.exc_info)
+        return json.dumps(row)
+
+
+def setup_logging(level: str = "INFO", form: str = "text") -> None:
+    """Let the `pytask` loggers write to standard error. Raises SettingError for an unknown level or format."""
+    if level.upper() not in LEVELS:
+        raise SettingError(f"log level {level!r} is none of {', '.join(LEVELS)}")
+    if form not in FORMATS:
+        raise SettingError(f"log format {form!r} is none of {', '.join(FORMATS)}")
+    handler = logging.StreamHandler(sys.stderr)
+    text = "%(asctime)s %(process)d %(levelname)-7s %(name)s: %(message)s"
+    handler.setFormatter(JSONFormatter() if form == "json" else TextFormatter(text))
+    logger = logging.getLogger("pytask")
+    logger.handlers = [handler]
+    logger.setLevel(level.upper())
+    logger.propagate = False
+
+
+def ensure_logging() -> None:
+    """Set logging up as text, unless the program has done so in its own way."""
+    if not logging.getLogger("pytask").hasHandlers():
+        setup_logging()

@@ -1,0 +1,108 @@
+"""The rules for names that people choose: queues, namespaces, nodes, paths of Python functions.
+
+Pure checks: a value in, the canonical name out, or a SettingError that shows the value and the rule.
+Task ids are not names; keys are made elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pytask.errors import SettingError
+
+DEFAULT_QUEUE = ""
+"""Canonical name of the default queue, whose key is `new-task`."""
+
+DEFAULT_QUEUE_WORD = "default"
+"""How people write the default queue."""
+
+RESERVED_PREFIXES = ("task-", "new-task", "end-task", "node-", "schedule-", "workflow-")
+"""No namespace begins so: its keys and channels would match patterns such as `task-*`."""
+
+_SHOWN_MAX = 80
+_ALPHABET = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_RULE = "1 to 64 characters out of A-Z a-z 0-9 _ . -"
+
+
+def check_queue_name(name: object) -> str:
+    """The canonical form of a queue's name: `''` for the default queue, which may be written `'default'`."""
+    if name in (DEFAULT_QUEUE, DEFAULT_QUEUE_WORD):
+        return DEFAULT_QUEUE
+    return _check_alphabet("queue name", name, f"{_RULE}, or 'default' for the default queue")
+
+
+def check_queue_names(value: object) -> tuple[str, ...]:
+    """Canonical names out of a list, a tuple or text like `'a,b'`: at least one, each once, in order."""
+    names = [DEFAULT_QUEUE] if value == "" else _read_list(value)
+    if not names:
+        raise refusal(value, "one queue or more, as text like 'a,b' or as a list of text")
+    return tuple(dict.fromkeys(check_queue_name(name) for name in names))
+
+
+def queue_label(name: str) -> str:
+    """A canonical queue name as people write it: `'default'` for the default queue."""
+    return name or DEFAULT_QUEUE_WORD
+
+
+def check_namespace(namespace: object) -> str:
+    """The namespace, `''` for none."""
+    if namespace == "":
+        return ""
+    text = _check_alphabet("namespace", namespace, f"{_RULE}, or empty for none")
+    if text.startswith(RESERVED_PREFIXES):
+        reserved = ", ".join(RESERVED_PREFIXES)
+        raise SettingError(f"namespace {shown(text)} is not allowed: it must not begin with one of {reserved}")
+    return text
+
+
+def check_node_name(name: object) -> str:
+    """The label of a node, `''` for the hostname."""
+    if name == "":
+        return ""
+    return _check_alphabet("node name", name, f"{_RULE}, or empty for the hostname")
+
+
+def check_python_paths(value: object) -> tuple[str, ...]:
+    """Dotted paths out of a list, a tuple or text like `'shop.mail,shop.tasks'`; there may be none."""
+    paths = _read_list(value)
+    if paths is None or not all(isinstance(path, str) and _is_dotted(path) for path in paths):
+        raise refusal(value, "dotted Python paths, as text like 'shop.mail,shop.tasks' or as a list of text")
+    return tuple(dict.fromkeys(paths))
+
+
+def refusal(value: object, allowed: str) -> SettingError:
+    """The error for a value; `allowed` completes "it must be"."""
+    return SettingError(f"{shown(value)} is not allowed: it must be {allowed}")
+
+
+def shown(value: object) -> str:
+    """The value's repr for a message: at most 80 characters, whatever the value's size."""
+    if isinstance(value, str | bytes):
+        value = value[:_SHOWN_MAX]  # its repr is longer than that, so that the cut below still shows
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an int of more than 4300 digits; a list in a list in a list ...
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _SHOWN_MAX else text[: _SHOWN_MAX - 3] + "..."
+
+
+def _check_alphabet(what: str, name: object, rule: str) -> str:
+    match = _ALPHABET.fullmatch(name) if isinstance(name, str) else None
+    if match:
+        return match[0]  # a plain str, also where a member of a str enum was given
+    raise SettingError(f"{what} {shown(name)} is not allowed: it must be {rule}")
+
+
+def _read_list(value: object) -> list[Any] | None:
+    """The items of a list, a tuple or text with commas; None for another type, or an empty item in text."""
+    if isinstance(value, list | tuple):
+        return list(value)
+    if not isinstance(value, str):
+        return None
+    items = [item.strip(" ") for item in value.split(",")] if value.strip(" ") else []
+    return items if all(items) else None
+
+
+def _is_dotted(path: str) -> bool:
+    return all(part.isidentifier() for part in path.split("."))

@@ -1,0 +1,39 @@
+"""What the start of a node tells: version, node, server, queues, tasks, and warnings. Goes to the log."""
+
+from __future__ import annotations
+
+import logging
+
+import gevent
+
+from pytask.names import queue_label
+from pytask.node.node import Node
+from pytask.version import __version__
+
+log = logging.getLogger("pytask.node")
+
+
+def banner_lines(node: Node) -> list[str]:
+    """The lines, without warnings."""
+    info = node.store.get_server_info()
+    names = sorted(name for name in node.state.classes if not name.startswith("pytask/"))
+    local = [run.task_class.NAME for run in node.local.all]
+    settings = node.settings
+    place = f"{info.name} {info.version} at {node.target.address}"
+    if settings.namespace:
+        place += f", namespace {settings.namespace}"
+    return [
+        f"pytask {__version__}, node {node.state.label}, gevent {gevent.__version__}",
+        f"server  {place}",
+        f"queues  {', '.join(map(queue_label, node.state.queue_names))}; {settings.concurrency} tasks at once",
+        f"tasks   {', '.join(names) or 'none: add some with add_task'}",
+        f"local   {', '.join(local) or 'none'}",
+    ]
+
+
+def log_banner(node: Node) -> None:
+    """Write the lines and the warnings to the log."""
+    for line in banner_lines(node):
+        log.info("%s", line)
+    for warning in [*node.store.get_server_info().warnings(), *node.settings.warnings]:
+        log.warning("%s", warning)

@@ -1,0 +1,86 @@
+"""Control: the one reader of pub/sub. Takes `stop` and `reload` from `task-<id>-control`, for any task.
+
+Its connection also carries the node's liveness subscription: a killed process drops it within milliseconds,
+and Monitors see that. After each reconnect every run's record is compared, since messages may be missed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from gevent.event import Event
+
+from pytask import wire
+from pytask.node.local import LocalTasks
+from pytask.node.outcome import RELOAD
+from pytask.node.reconcile import Reconcile
+from pytask.node.run import Run
+from pytask.node.service import Service
+from pytask.node.state import NodeState
+from pytask.node.stopper import Stopper
+from pytask.store.listener import Listener, Message
+
+log = logging.getLogger("pytask.node")
+
+
+class Control(Service):
+    """The reader."""
+
+    name = "control"
+
+    def __init__(
+        self,
+        state: NodeState,
+        stopper: Stopper,
+        reconcile: Reconcile,
+        local: LocalTasks,
+        make_listener: Callable[[list[bytes], list[bytes]], Listener],
+    ) -> None:
+        super().__init__()
+        self.state = state
+        self.stopper = stopper
+        self.reconcile = reconcile
+        self.local = local
+        self.make_listener = make_listener
+        self.standing = Event()
+
+    def run(self) -> None:
+        """Subscribe and read, until the connection breaks."""
+        alive = [queue.alive(self.state.id) for queue in self.state.queues.values()]
+        listener = self.make_listener(alive, [self.state.store.keys.control_pattern])
+        try:
+            self.standing.set()
+            self.reconcile.want_check()
+            while True:
+                message = listener.get(timeout=1.0)
+                if message is not None:
+                    self._take(message)
+        finally:
+            self.standing.clear()
+            listener.close()
+
+    def renew(self) -> None:
+        """Subscribe anew, under the node's new id."""
+        self.stop()
+        self.start()
+
+    def _take(self, message: Message) -> None:
+        task_id = self.state.store.keys.id_of_control(message.channel)
+        run = self.state.registry.find(self.state.queue_names, task_id)
+        if run is not None:
+            self._act(run, message.data)
+        elif task_id in self.local.runs:
+            self.local.control(task_id, message.data)
+
+    def _act(self, run: Run, data: bytes) -> None:
+        if data == b"stop":
+            self.stopper.stop(run)
+        elif data == b"reload":
+            self.stopper.end(run, RELOAD)
+        else:
+            log.warning(
+                "id %s: the control message %s is none of 'stop', 'reload': ignored",
+                wire.shown(run.id),
+                wire.shown(data),
+            )

@@ -1,0 +1,112 @@
+"""The life of a process that is a node: signals, the wait for the end, and the exit status.
+
+Signal handlers only set flags; a greenlet acts on them. SIGTERM and SIGINT end the node in order, a second one
+at once; SIGTSTP takes no new tasks, SIGCONT again; SIGUSR1 writes the stacks of all greenlets to the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from gevent.util import format_run_info
+
+from pytask.errors import StoreError, StoreRefused
+from pytask.node.node import Node
+
+log = logging.getLogger("pytask.node")
+
+CLEAN, KILLED, USAGE, NO_REDIS = 0, 1, 2, 3
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGTSTP, signal.SIGCONT)
+PARENT_LOOK = 1.0  # seconds
+
+
+class Daemon:
+    """Runs a node until it is told to end. `banner` is called once it works.
+
+    With `parent`, a process id, the node also ends when that is not its parent any more.
+    """
+
+    def __init__(self, node: Node, banner: Callable[[Node], None], parent: int | None = None) -> None:
+        self.node = node
+        self.banner = banner
+        self.parent = parent
+        self._signals: list[int] = []  # appended by signal handlers, read by the greenlet
+        self._wake = Event()
+        self._waker = gevent.get_hub().loop.async_()
+        self._ends = 0
+
+    def run(self) -> int:
+        """The exit status: 0 clean, 1 work had to be killed, 3 no Redis at the start."""
+        previous = self._install()
+        try:
+            return self._run()
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            self._waker.stop()
+
+    def _run(self) -> int:
+        try:
+            self.node.start()
+            self.banner(self.node)
+        except StoreError as error:
+            hint = "check user and password" if isinstance(error, StoreRefused) else "is it running?"
+            log.error("no Redis at %s: %s (%s)", self.node.target.address, error, hint)
+            return NO_REDIS
+        self._wait_for_the_end()
+        log.info("node %s ends: it takes no more tasks", self.node.state.label)
+        helper = gevent.spawn(self._hurry_when_told)
+        clean = self.node.stop()
+        helper.kill()
+        log.info("node %s has ended", self.node.state.label)
+        return CLEAN if clean else KILLED
+
+    def _install(self) -> dict[int, Any]:
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+        self._waker.start(self._wake.set)
+        return {number: signal.signal(number, self._note) for number in SIGNALS}
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self._signals.append(number)
+        self._waker.send()
+
+    def _wait_for_the_end(self) -> None:
+        while not self._ends:
+            self._wake.wait(timeout=PARENT_LOOK)
+            self._wake.clear()
+            self._act()
+            if self.parent is not None and os.getppid() != self.parent:
+                log.warning("the parent process is gone: this node ends")
+                self._ends += 1
+
+    def _hurry_when_told(self) -> None:
+        while self._ends < 2:
+            self._wake.wait()
+            self._wake.clear()
+            self._act()
+        log.warning("a second signal: tasks that run are killed and put back now")
+        self.node.hurry.set()
+
+    def _act(self) -> None:
+        while self._signals:
+            number = self._signals.pop(0)
+            if number in (signal.SIGTERM, signal.SIGINT):
+                self._ends += 1
+            elif number == signal.SIGTSTP:
+                log.warning("no new tasks until SIGCONT")
+                self.node.pause()
+            elif number == signal.SIGCONT:
+                if not self.node.state.accepting.is_set():
+                    log.warning("takes tasks again")
+                self.node.resume()
+            elif number == signal.SIGUSR1:
+                log.warning("stacks of all greenlets:\n%s", "\n".join(format_run_info()))

@@ -1,0 +1,83 @@
+"""Intake: takes ids off one queue, in batches, and begins them.
+
+It waits for room on the node, claims what is there, and blocks on the queue only where nothing was. The
+blocking move hands an id to the node's inbox, from which the next claim takes it: a move whose reply is
+lost loses nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import gevent
+
+from pytask import wire
+from pytask.errors import StoreRefused
+from pytask.keys import QueueKeys
+from pytask.node.reconcile import Reconcile
+from pytask.node.service import Service
+from pytask.node.starter import Starter
+from pytask.node.state import NodeState
+from pytask.store.store import Store
+
+log = logging.getLogger("pytask.node")
+
+BATCH = 250  # ids a claim
+REFUSED_DELAY = 2.0  # seconds until a queue that is no list is tried again
+
+
+class Intake(Service):
+    """The intake of one queue. `waits` is the store for its blocking move, with a long socket timeout."""
+
+    def __init__(
+        self, state: NodeState, queue: QueueKeys, starter: Starter, reconcile: Reconcile, waits: Store
+    ) -> None:
+        super().__init__()
+        self.name = f"intake {queue.name or 'default'}"
+        self.state = state
+        self.queue = queue
+        self.starter = starter
+        self.reconcile = reconcile
+        self.claims = state.store.claims(queue.name)
+        self.waiting = waits.claims(queue.name)
+        self.block = min(state.settings.node_timeout / 2, 5.0)
+        self._blocked = False
+
+    def run(self) -> None:
+        """Claim and begin, for ever."""
+        while True:
+            self.state.accepting.wait()
+            self.state.registry.room.wait()
+            node = self.state.id
+            try:
+                claims = self.claims.claim(node, min(self.state.registry.free, BATCH))
+                if claims:
+                    self.starter.accept(self.queue, node, claims)
+                elif self.state.accepting.is_set():
+                    self._wait(node)
+            except StoreRefused as error:
+                log.error("queue %s cannot be served: %s", wire.shown(self.queue.key), wire.shown(str(error), 200))
+                gevent.sleep(REFUSED_DELAY)
+
+    def _wait(self, node: bytes) -> None:
+        self._blocked = True
+        try:
+            self.waiting.wait_for_id(node, self.block)
+        finally:
+            self._blocked = False
+
+    def finish(self, timeout: float) -> None:
+        """End softly: a claim under way is completed, a wait is cut short. Needs `accepting` cleared."""
+        if self._blocked or self._greenlet is None:
+            self.stop()
+            return
+        self._greenlet.join(timeout=0.2)
+        self.stop(timeout)
+
+    def on_unavailable(self) -> None:
+        """The reply of a claim may be lost: its ids are ours all the same."""
+        self.reconcile.want_adoption(self.queue.name)
+
+    def on_gone(self) -> None:
+        """This node was declared dead."""
+        self.reconcile.want_identity()

@@ -1,0 +1,211 @@
+"""Node: one running daemon. Puts the services together, starts them in order and ends them in order.
+
+Start: reach Redis, join the queues, beat, listen, report, local tasks, and only then take work.
+End: no new claims; tasks that are `forever` or define `stop()` are stopped and put back at once; the others
+get `grace` seconds; what is left is killed and put back to the head of its queue; then the node leaves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from pytask import states
+from pytask.errors import StoreError, StoreRefused, StoreUnavailable
+from pytask.node.control import Control
+from pytask.node.heartbeat import Heartbeat
+from pytask.node.intake import Intake
+from pytask.node.local import LocalTasks
+from pytask.node.presence import Presence
+from pytask.node.promoter import Promoter
+from pytask.node.reconcile import Reconcile
+from pytask.node.report import Report
+from pytask.node.run import BEGIN, RUN, Run
+from pytask.node.runner import Runner
+from pytask.node.service import Service
+from pytask.node.starter import Starter
+from pytask.node.state import NodeState
+from pytask.node.stopper import Stopper
+from pytask.settings import Settings
+from pytask.store.listener import Listener
+from pytask.store.store import Store
+from pytask.store.target import Target
+from pytask.task import Task, takes_stop
+
+log = logging.getLogger("pytask.node")
+
+FLUSH_SECONDS = 10.0  # at the end, for outcomes that are not sent yet
+END_SECONDS = 12.0  # at the end, for tasks that were told to stop
+
+
+class Node:
+    """A node. `start` raises StoreUnavailable or StoreRefused; `stop` returns whether the end was clean."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        target: Target,
+        classes: Mapping[str, type[Task]],
+        *,
+        helpers: Any,
+        redis: Callable[[], Any],
+        exception_handlers: list[Callable[[BaseException], Any]],
+        local_tasks: Sequence[tuple[type[Task], dict[str, Any]]] = (),
+    ) -> None:
+        self.settings = settings
+        self.target = target
+        self.store = self._make_store("main", patience=None)
+        self.state = NodeState(settings, self.store, classes, exception_handlers)
+        self.report = Report(self.state)
+        self.runner = Runner(self.state, self.report, redis, helpers)
+        self.stopper = Stopper(self.state, self.runner)
+        self.starter = Starter(self.state, self.runner, self.stopper, self.report)
+        self.reconcile = Reconcile(self.state, self.starter, self.stopper, self.report)
+        self.local = LocalTasks(self.state, redis, helpers)
+        for task_class, data in local_tasks:
+            self.local.add(task_class, data)
+        self.presence = Presence(self.state, self.local)
+        self.control = Control(self.state, self.stopper, self.reconcile, self.local, self._listen)
+        self.waits = self._make_store("wait", patience=0, timeout=settings.node_timeout + 5)
+        self.intakes = [
+            Intake(self.state, queue, self.starter, self.reconcile, self.waits)
+            for queue in self.state.queues.values()
+        ]
+        self.promoters = {name: Promoter(self.state, name) for name in self.state.queue_names}
+        self._waker = gevent.get_hub().loop.async_()
+        self._waker.start(self.reconcile.wake)
+        self.heartbeat = Heartbeat(self.state, self._beat_store, self._waker.send)
+        self.hurry = Event()
+        self._connect_services()
+
+    def _connect_services(self) -> None:
+        self.report.on_fenced = self.stopper.drop
+        self.report.on_stop = self.stopper.stop
+        self.report.on_parked = lambda queue: self.promoters[queue].note()
+        self.stopper.restart = self.starter.begin_again
+        self.reconcile.heartbeat = self.heartbeat
+        self.reconcile.on_new_identity = self._on_new_identity
+
+    def _make_store(self, role: str, *, patience: float | None, timeout: float = 5.0) -> Store:
+        namespace = self.settings.namespace
+        return Store(self.target, namespace, patience=patience, timeout=timeout, name=f"pytask:{role}")
+
+    def _beat_store(self) -> Store:
+        return self._make_store("beat", patience=0, timeout=max(self.settings.node_timeout / 4, 1.0))
+
+    def _listen(self, channels: list[bytes], patterns: list[bytes]) -> Listener:
+        return Listener(self.target, channels=channels, patterns=patterns, name="pytask:control")
+
+    def _on_new_identity(self) -> None:
+        self.control.renew()
+        self.presence.stop()
+        self.presence.start()
+
+    @property
+    def services(self) -> list[Service]:
+        """Every service that is a greenlet and runs until the end, in the order of their start."""
+        return [self.report, self.reconcile, self.control, *self.promoters.values(), self.presence]
+
+    # Start.
+
+    def start(self) -> None:
+        """Begin to work. Raises StoreUnavailable where Redis does not answer for `connect_timeout` seconds."""
+        self._reach()
+        for queue in self.state.queue_names:
+            self.store.membership(queue).join(self.state.id)
+        self.heartbeat.start()
+        for service in self.services:
+            service.start()
+        self.control.standing.wait(timeout=5)
+        self.local.start()
+        for intake in self.intakes:
+            intake.start()
+        self.state.accepting.set()
+
+    def _reach(self) -> None:
+        deadline = time.monotonic() + self.settings.connect_timeout
+        delay = 0.1
+        while True:
+            try:
+                self.store.ping()
+                return
+            except StoreRefused:
+                raise
+            except StoreUnavailable:
+                if time.monotonic() + delay > deadline:
+                    raise
+            gevent.sleep(delay)
+            delay = min(delay * 2, 1.0)
+
+    def pause(self) -> None:
+        """Take no new tasks; those that run go on."""
+        self.state.accepting.clear()
+
+    def resume(self) -> None:
+        """Take tasks again."""
+        self.state.accepting.set()
+
+    # End.
+
+    def stop(self) -> bool:
+        """End in order. True where nothing but forever tasks had to be cut short."""
+        self.state.accepting.clear()
+        for intake in self.intakes:
+            intake.finish(timeout=2.0)
+        self._put_back(self._restless())
+        self._wait_for_runs(self.settings.grace)
+        left = [run for run in self._open_runs() if run.wish is None]
+        if left:
+            log.warning("%d tasks did not end within the grace: they go back to the head of the queue", len(left))
+        self._put_back(left)
+        self._wait_for_runs(END_SECONDS, hurried=False)
+        self._leave()
+        return not left
+
+    def _open_runs(self) -> list[Run]:
+        return [run for run in self.state.registry.runs.values() if run.phase in (BEGIN, RUN)]
+
+    def _restless(self) -> list[Run]:
+        """Runs that are not waited for: they go on for ever, or know how to stop."""
+        return [run for run in self._open_runs() if run.task is not None and _gives_way(type(run.task))]
+
+    def _put_back(self, runs: list[Run]) -> None:
+        for run in runs:
+            self.stopper.end(run, states.WAIT)
+
+    def _wait_for_runs(self, seconds: float, *, hurried: bool = True) -> None:
+        """Wait until every run has ended and was told of; less where somebody is in a hurry."""
+        deadline = time.monotonic() + seconds
+        while not self.state.registry.empty.is_set() and time.monotonic() < deadline:
+            if hurried and self.hurry.is_set() and self._only_waiting():
+                return
+            self._put_back(self._restless())
+            self.state.registry.empty.wait(timeout=0.05)
+
+    def _only_waiting(self) -> bool:
+        return any(run.wish is None for run in self._open_runs())
+
+    def _leave(self) -> None:
+        self.local.stop()
+        with gevent.Timeout(FLUSH_SECONDS, False):
+            self.report.idle.wait()
+        for service in reversed(self.services):
+            service.stop()
+        self.heartbeat.stop()
+        self._waker.stop()
+        with contextlib.suppress(StoreError), gevent.Timeout(FLUSH_SECONDS, False):
+            for queue in self.state.queue_names:
+                self.store.membership(queue).leave(self.state.id)
+            self.store.node_records.remove(self.state.id)
+        self.waits.close()
+        self.store.close()
+
+
+def _gives_way(task_class: type[Task]) -> bool:
+    return task_class.forever or takes_stop(task_class)

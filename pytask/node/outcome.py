@@ -1,0 +1,101 @@
+"""What became of a run: an explicit outcome, judged from what was returned or raised. Pure."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any, NamedTuple
+
+from gevent import GreenletExit
+
+from pytask import states, wire
+from pytask.task import Task
+
+MOST_TEXT = 16_384  # characters of a message or traceback that a record keeps
+RELOAD = "RELOAD"  # a wish, not a state: read the record anew and start again
+DROP = "DROP"  # a wish, not a state: end without a finish, give the claim up: the record is not ours any more
+ABANDON = "ABANDON"  # a wish, not a state: end without a word: the claim itself is not ours any more
+
+
+class BadInput(Exception):
+    """What the producer wrote cannot be run; the text says why."""
+
+
+class UnknownName(Exception):
+    """This node knows no task of this name."""
+
+
+class Outcome(NamedTuple):
+    """The state to write, the output as it goes into the record, and as JSON for the event."""
+
+    state: str
+    output: bytes
+    data: bytes
+    error: BaseException | None = None
+
+    def event(self) -> bytes:
+        """The event that tells of it."""
+        return wire.encode_event(self.state.lower(), self.data)
+
+
+DONE = Outcome(states.SUCCESS, b"null", b"null")
+PUT_BACK = Outcome(states.WAIT, b"", b"null")
+STOPPED = Outcome(states.STOPPED, b"", b"null")
+
+
+def success(value: Any, limit: int) -> Outcome:
+    """The task returned. Raises WireError where the value cannot be an output."""
+    if value is None:
+        return DONE
+    try:
+        encoded = wire.encode_json(value, limit)
+    except wire.WireError as error:
+        raise wire.WireError(f"what start() returned {error}") from error
+    return Outcome(states.SUCCESS, encoded, encoded)
+
+
+def judge(error: BaseException) -> Outcome:
+    """The outcome of a task that raised."""
+    if isinstance(error, Task.Error | BadInput):
+        return failure(states.ERROR, text_of(error), error)
+    return failure(states.EXCEPTION, traceback_of(error), error)
+
+
+def failure(state: str, text: str, error: BaseException | None = None) -> Outcome:
+    """An end whose output is words."""
+    text = shortened(text).encode("utf-8", "backslashreplace").decode()
+    return Outcome(state, text.encode(), wire.encode_json(text), error)
+
+
+def text_of(error: BaseException) -> str:
+    """The error's message; an error that cannot say its own is named."""
+    try:
+        return str(error) or type(error).__name__
+    except Exception:  # noqa: BLE001 - __str__ is user code
+        return f"{type(error).__name__} (its message cannot be shown)"
+
+
+def traceback_of(error: BaseException) -> str:
+    """The traceback from the task's own code on, ending in the message."""
+    lines = []
+    if isinstance(error, SystemExit | KeyboardInterrupt | GreenletExit):
+        lines.append(f"{type(error).__name__} was raised inside the task; the node goes on\n")
+    try:
+        lines += traceback.format_exception(type(error), error, _from_the_task(error))
+    except Exception:  # noqa: BLE001 - __str__ of an error is user code
+        lines.append(f"{type(error).__name__}: {text_of(error)}")
+    return "".join(lines).rstrip()
+
+
+def _from_the_task(error: BaseException) -> Any:
+    frame = error.__traceback__
+    while frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith("pytask.node."):
+        frame = frame.tb_next
+    return frame or error.__traceback__
+
+
+def shortened(text: str) -> str:
+    """At most MOST_TEXT characters: the head and the tail of a longer text."""
+    if len(text) <= MOST_TEXT:
+        return text
+    half = MOST_TEXT // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"

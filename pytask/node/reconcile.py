@@ -1,0 +1,211 @@
+"""Reconcile: compares what this node runs with what the server says, after each beat.
+
+- The node was declared dead, or is cut off for too long: its runs end, and it comes back under a new id.
+- The server counts more claims than there are runs, three beats over: claims whose reply was lost are adopted.
+- It counts fewer, three beats over: claims that a failover took back are taken again, or their runs end.
+- Beats bring stops that must not get lost; and bit by bit every run's record is asked whether it is still ours.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from gevent.event import Event
+
+from pytask import wire
+from pytask.node.heartbeat import Heartbeat
+from pytask.node.report import Report
+from pytask.node.run import BEGIN, RUN, Run
+from pytask.node.service import Service
+from pytask.node.starter import Starter
+from pytask.node.state import NodeState, new_node_id
+from pytask.node.stopper import Stopper
+from pytask.store.claims import Claim
+
+log = logging.getLogger("pytask.node")
+
+PATIENCE = 3  # beats
+CHECK_PARTS = 10  # each run's record is asked once in so many beats
+CHECK_MOST = 2_000  # records a beat
+CUT_OFF = 0.8  # of node_timeout
+
+
+class Reconcile(Service):
+    """Acts on the beats."""
+
+    name = "reconcile"
+
+    def __init__(self, state: NodeState, starter: Starter, stopper: Stopper, report: Report) -> None:
+        super().__init__()
+        self.state = state
+        self.starter = starter
+        self.stopper = stopper
+        self.report = report
+        self.heartbeat: Heartbeat | None = None
+        self.on_new_identity: Callable[[], None] = lambda: None
+        self._wake = Event()
+        self._wanted_adoption: set[str] = set()
+        self._lost_identity = False
+        self._check_all = False
+        self._more: Counter[str] = Counter()
+        self._fewer: Counter[str] = Counter()
+        self._seen = 0
+        self._to_check: list[Run] = []
+
+    def wake(self) -> None:
+        """There is something to compare."""
+        self._wake.set()
+
+    def want_adoption(self, queue: str) -> None:
+        """The reply of a claim may have been lost."""
+        self._wanted_adoption.add(queue)
+        self._wake.set()
+
+    def want_identity(self) -> None:
+        """The server refused this node's id."""
+        self._lost_identity = True
+        self._wake.set()
+
+    def want_check(self) -> None:
+        """Messages may have been missed: ask every run's record soon."""
+        self._check_all = True
+        self._wake.set()
+
+    def run(self) -> None:
+        """Compare after each beat, for ever."""
+        while True:
+            self._wake.wait(timeout=0.5)
+            self._wake.clear()
+            self._compare()
+
+    def _compare(self) -> None:
+        assert self.heartbeat is not None
+        beats = self.heartbeat.beats
+        if self._lost_identity or beats.gone == self.state.id:
+            self._come_back("it was declared dead")
+        elif time.monotonic() - beats.through > CUT_OFF * self.state.settings.node_timeout:
+            self._come_back("it has not reached Redis for too long, others may have its tasks")
+        for queue in list(self._wanted_adoption):
+            self._wanted_adoption.discard(queue)
+            self._adopt(queue)
+        if beats.number != self._seen:
+            self._seen = beats.number
+            self._after_beat(dict(beats.counts))
+        if self._check_all:
+            self._check_all = False
+            self._check([run for run in self.state.registry.runs.values() if run.phase == RUN])
+
+    def _after_beat(self, counts: dict[str, tuple[int, list[bytes]]]) -> None:
+        local = Counter(run.queue.name for run in self.state.registry.runs.values() if run.node == self.state.id)
+        for queue, (count, stops) in counts.items():
+            for task_id in stops:
+                self._stop(queue, task_id)
+            self._more[queue] = self._more[queue] + 1 if count > local[queue] else 0
+            self._fewer[queue] = self._fewer[queue] + 1 if count < local[queue] else 0
+            if self._more[queue] >= PATIENCE:
+                self._more[queue] = 0
+                self._adopt(queue)
+            if self._fewer[queue] >= PATIENCE:
+                self._fewer[queue] = 0
+                self._hold(queue)
+        self._check_some()
+
+    def _stop(self, queue: str, task_id: bytes) -> None:
+        run = self.state.registry.runs.get((queue, task_id))
+        if run is not None:
+            self.stopper.stop(run)
+
+    # Claims whose reply was lost.
+
+    def _adopt(self, queue: str) -> None:
+        registry, node = self.state.registry, self.state.id
+        registry.adopting += 1
+        try:
+            claims = self.state.store.claims(queue).get_claims_of(node)
+            new = [claim for claim in claims if self._is_new(queue, node, claim)]
+        finally:
+            registry.adopting -= 1
+        if new and node == self.state.id:
+            log.warning("queue %s: %d claims whose reply was lost are adopted", queue or "default", len(new))
+            self.starter.accept(self.state.queues[queue], node, new)
+
+    def _is_new(self, queue: str, node: bytes, claim: Claim) -> bool:
+        run = self.state.registry.runs.get((queue, claim.id))
+        if run is not None and int(run.fence) >= int(claim.fence):
+            return False
+        if self.state.registry.highest_done(queue, claim.id) >= int(claim.fence):
+            # finished already: only its release is missing, it must neither begin again nor be forgotten
+            self.report.release(Run(self.state.queues[queue], node, claim), "none")
+            return False
+        return True
+
+    # Claims that a failover took back.
+
+    def _hold(self, queue: str) -> None:
+        claims = self.state.store.claims(queue)
+        owned = {claim.id for claim in claims.get_claims_of(self.state.id)}
+        for run in [run for run in self.state.registry.runs.values() if run.queue.name == queue]:
+            if run.phase != RUN or run.id in owned or run.node != self.state.id:
+                continue
+            verdict = claims.hold(run.node, run.id, run.fence, run.claim.lost)
+            if verdict == "gone":
+                self._lost_identity = True
+                return
+            if verdict == "taken":
+                self.stopper.abandon(run)
+
+    # Records that are not ours any more.
+
+    def _check_some(self) -> None:
+        if not self._to_check:
+            self._to_check = [run for run in self.state.registry.runs.values() if run.phase == RUN]
+            self._part = min(len(self._to_check) // CHECK_PARTS + 1, CHECK_MOST)
+        part, self._to_check = self._to_check[: self._part], self._to_check[self._part :]
+        self._check([run for run in part if run.phase == RUN])
+
+    _part = 1
+
+    def _check(self, runs: list[Run]) -> None:
+        for queue in self.state.queues.values():
+            mine = [run for run in runs if run.queue is queue and run.node == self.state.id]
+            if not mine:
+                continue
+            rows = [(run.id, run.fence, b"") for run in mine]
+            verdicts = self.state.store.records.emit(self.state.id, queue.key, rows)
+            for run, verdict in zip(mine, verdicts, strict=True):
+                if verdict == b"fenced" and run.phase == RUN:
+                    log.warning("id %s: its record is gone or another's, its run ends", wire.shown(run.id))
+                    self.stopper.drop(run)
+                elif verdict == b"stop":
+                    self.stopper.stop(run)
+
+    # A node that is not believed to live any more.
+
+    def _come_back(self, why: str) -> None:
+        assert self.heartbeat is not None
+        state = self.state
+        old = state.id
+        log.error("node %s stops its runs and comes back under a new id: %s", state.label, why)
+        accepting = state.accepting.is_set()
+        state.accepting.clear()
+        for run in list(state.registry.runs.values()):
+            if run.phase in (BEGIN, RUN):
+                self.stopper.abandon(run)
+        new = new_node_id(state.settings.node_name)
+        for queue in state.queue_names:
+            membership = state.store.membership(queue)
+            membership.leave(old)
+            membership.empty_inbox(old)
+            membership.join(new)
+        state.store.node_records.remove(old)
+        state.id = new
+        self.heartbeat.beats.through = time.monotonic()
+        self._lost_identity = False
+        self._to_check = []
+        if accepting:
+            state.accepting.set()
+        self.on_new_identity()
+        log.warning("node %s is back as %s", old.decode(), state.label)

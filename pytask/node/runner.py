@@ -1,0 +1,193 @@
+"""Running one task, as a chain of small steps: resolve, read, build, run, judge, report.
+
+Each run has a greenlet of its own. What user code raises ends here, whatever it is; the outcome is handed
+on explicitly, since a greenlet that was killed calls itself successful.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import Any
+
+import gevent
+
+from pytask import states, wire
+from pytask.node import outcome as outcomes
+from pytask.node.outcome import BadInput, Outcome, UnknownName
+from pytask.node.report import Report
+from pytask.node.run import FINISH, RUN, Run
+from pytask.node.state import NodeState
+from pytask.task import Task
+
+log = logging.getLogger("pytask.task")
+
+
+class RunContext:
+    """What a running task reaches of its node."""
+
+    __slots__ = ("_helpers", "_redis", "_report", "_run", "max_data")
+
+    def __init__(self, run: Run, report: Report, redis: Any, helpers: Any, max_data: int) -> None:
+        self._run = run
+        self._report = report
+        self._redis = redis
+        self._helpers = helpers
+        self.max_data = max_data
+
+    @property
+    def id(self) -> str:
+        """The task's id."""
+        return wire.id_to_str(self._run.id)
+
+    @property
+    def fence(self) -> int:
+        """The fence of the claim."""
+        return int(self._run.fence)
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt, from 1."""
+        return self._run.attempt
+
+    @property
+    def deliveries(self) -> int:
+        """How many starts a node's death ended."""
+        return self._run.deliveries
+
+    @property
+    def redis(self) -> Any:
+        """The client that the tasks of the node share."""
+        return self._redis()
+
+    @property
+    def helpers(self) -> Any:
+        """The app's helpers."""
+        return self._helpers
+
+    def emit(self, event: str, data: Any) -> None:
+        """Queue an event behind those sent before."""
+        if event.upper() in states.MOVES:
+            raise wire.WireError(f"the event name {event!r} belongs to pytask")
+        self._report.emit(self._run, wire.encode_event(event, wire.encode_json(data, self.max_data)))
+
+
+class Runner:
+    """Starts runs in greenlets and reports what became of them."""
+
+    def __init__(self, state: NodeState, report: Report, redis: Any, helpers: Any) -> None:
+        self.state = state
+        self.report = report
+        self.redis = redis
+        self.helpers = helpers
+
+    def launch(self, run: Run) -> None:
+        """Start the run's greenlet."""
+        run.phase = RUN
+        run.greenlet = gevent.spawn(self._execute, run)
+
+    def _execute(self, run: Run) -> None:
+        try:
+            outcome = self._attempt(run)
+        except UnknownName:
+            if run.wish is None:
+                self._give_to_others(run)
+                return
+            outcome = outcomes.STOPPED
+        except BaseException as error:  # noqa: BLE001 - the edge of user code: SystemExit must not end the node
+            outcome = outcomes.judge(error)
+        if run.wish is None:
+            self.settle(run, outcome)
+
+    def _attempt(self, run: Run) -> Outcome:
+        task_class = self._resolve(run)
+        data = self._read(run)
+        if task_class.provide_context is Task.provide_context:
+            return self._call(run, task_class, data)
+        with task_class.provide_context():
+            return self._call(run, task_class, data)
+
+    def _resolve(self, run: Run) -> type[Task]:
+        if run.name is None:
+            raise BadInput("the record has no field 'task': HSET it to the NAME of a task")
+        task_class = self.state.classes.get(run.name.decode("utf-8", "replace"))
+        if task_class is None:
+            raise UnknownName
+        return task_class
+
+    def _read(self, run: Run) -> dict[str, Any]:
+        limit = self.state.settings.max_data
+        if run.size > limit:
+            raise BadInput(f"the field 'data' has {run.size} bytes; the limit (max_data) is {limit}")
+        if run.size == 0 or run.data == b"{}":
+            return {}
+        assert run.data is not None
+        try:
+            return wire.decode_object(run.data)
+        except wire.WireError as error:
+            raise BadInput(f"the field 'data' {error}") from None
+        finally:
+            run.data = None  # a task that runs for days need not hold it twice
+
+    def _call(self, run: Run, task_class: type[Task], data: dict[str, Any]) -> Outcome:
+        max_data = self.state.settings.max_data
+        task = task_class.__new__(task_class)
+        task._context = RunContext(run, self.report, self.redis, self.helpers, max_data)
+        try:
+            task.__init__(**data)  # type: ignore[misc]  # so that __init__ finds id and emit
+        except TypeError as error:
+            raise _wrong_arguments(task_class, data) or error from error
+        run.task = task
+        return outcomes.success(task.start(), max_data)
+
+    def _give_to_others(self, run: Run) -> None:
+        run.phase = FINISH
+        if run.claim.how == b"push":  # it comes back again and again; once is enough to say so
+            log.warning(
+                "no task is called %s on this node (id %s): add it with add_task; left to other nodes",
+                wire.shown(run.name or b""),
+                wire.shown(run.id),
+            )
+        self.report.unknown(run)
+
+    def settle(self, run: Run, outcome: Outcome) -> None:
+        """Hand the outcome over, once; a run that is settled already stays as it is."""
+        if run.phase != RUN:
+            return
+        run.phase = FINISH
+        if outcome.error is not None:
+            self._tell(run, outcome)
+        self.report.finish(run, outcome)
+
+    def _tell(self, run: Run, outcome: Outcome) -> None:
+        error = outcome.error
+        assert error is not None
+        log.warning(
+            "task %s (id %s) ended as %s: %s %s",
+            wire.shown(run.name or b""),
+            wire.shown(run.id),
+            outcome.state,
+            type(error).__name__,
+            wire.shown(outcomes.text_of(error), 200),
+        )
+        if outcome.state == states.EXCEPTION:
+            call_handlers(self.state, error)
+
+
+def call_handlers(state: NodeState, error: BaseException) -> None:
+    """Tell every exception handler, in order; one that raises does no harm."""
+    for handler in state.exception_handlers:
+        try:
+            handler(error)
+        except Exception:
+            log.exception("an exception handler failed")
+
+
+def _wrong_arguments(task_class: type[Task], data: dict[str, Any]) -> BadInput | None:
+    try:
+        inspect.signature(task_class).bind(**data)
+    except TypeError as error:
+        return BadInput(f"the field 'data' does not fit {task_class.NAME}: {error}")
+    except ValueError:
+        return None
+    return None

@@ -1,0 +1,70 @@
+"""The contract of every service of a node: a greenlet that is started, watched over and stopped.
+
+`start` and `stop` are safe to repeat, and `stop` is safe before `start`. A service that fails is logged
+and begins again after a delay that grows; it never takes the node with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+
+import gevent
+
+from pytask.errors import NodeGone, StoreUnavailable
+
+log = logging.getLogger("pytask.node")
+
+FIRST_DELAY, LAST_DELAY = 0.05, 2.0  # seconds
+
+
+class Service:
+    """A loop in a greenlet. A subclass gives `name` and `run`, which loops for ever or returns when done."""
+
+    name = "service"
+
+    def __init__(self) -> None:
+        self._greenlet: gevent.Greenlet | None = None
+
+    @property
+    def running(self) -> bool:
+        """Is its greenlet alive?"""
+        return self._greenlet is not None and not self._greenlet.dead
+
+    def start(self) -> None:
+        """Begin. Does nothing where it runs already."""
+        if not self.running:
+            self._greenlet = gevent.spawn(self._supervise)
+
+    def stop(self, timeout: float = 2.0) -> None:
+        """End, at once; waits up to `timeout` seconds for the greenlet."""
+        if self._greenlet is not None:
+            self._greenlet.kill(timeout=timeout)
+            self._greenlet = None
+
+    def run(self) -> None:
+        """The loop."""
+        raise NotImplementedError
+
+    def _supervise(self) -> None:
+        delay = FIRST_DELAY
+        while True:
+            try:
+                self.run()
+                return
+            except NodeGone as error:
+                self.on_gone()
+                log.warning("%s: %s", self.name, error)
+            except StoreUnavailable as error:
+                self.on_unavailable()
+                log.warning("%s: %s; trying again", self.name, error)
+            except Exception:
+                log.exception("%s failed; it begins again", self.name)
+            gevent.sleep(delay * random.uniform(0.5, 1.0))
+            delay = min(delay * 2, LAST_DELAY)
+
+    def on_gone(self) -> None:
+        """The node was declared dead: called before the loop begins again."""
+
+    def on_unavailable(self) -> None:
+        """A command that is sent only once failed: called before the loop begins again."""

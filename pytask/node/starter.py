@@ -1,0 +1,115 @@
+"""Starter: from claims to runs. Begins them in one batch and does what each answer of the record asks for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from pytask import wire
+from pytask.keys import QueueKeys, flaw_of_id
+from pytask.node.report import Report
+from pytask.node.run import BEGIN, RUN, Run
+from pytask.node.runner import Runner
+from pytask.node.state import NodeState
+from pytask.node.stopper import Stopper
+from pytask.store.claims import Claim
+
+log = logging.getLogger("pytask.node")
+
+
+class Starter:
+    """Begins claims."""
+
+    def __init__(self, state: NodeState, runner: Runner, stopper: Stopper, report: Report) -> None:
+        self.state = state
+        self.runner = runner
+        self.stopper = stopper
+        self.report = report
+        self._answers = {
+            b"missing": self._missing,
+            b"wrong": self._wrong,
+            b"stale": self._stale,
+            b"tail": self._tail,
+            b"ended": self._ended,
+            b"early": self._early,
+            b"elsewhere": self._elsewhere,
+            b"run": self._run,
+        }
+
+    def accept(self, queue: QueueKeys, node: bytes, claims: Sequence[Claim]) -> None:
+        """Register claims of this node and begin them. Blocks until the records have answered."""
+        runs = [run for claim in claims if (run := self._register(queue, node, claim))]
+        if runs:
+            self.begin(queue, node, runs)
+
+    def _register(self, queue: QueueKeys, node: bytes, claim: Claim) -> Run | None:
+        registry = self.state.registry
+        old = registry.runs.get((queue.name, claim.id))
+        if old is not None:
+            if int(old.fence) >= int(claim.fence):
+                return None
+            if old.phase in (BEGIN, RUN):
+                self.stopper.abandon(old)
+        run = Run(queue, node, claim)
+        registry.add(run)
+        flaw = flaw_of_id(claim.id)
+        if flaw:
+            log.warning("id %s is on the dead list: %s", wire.shown(claim.id), flaw)
+            self.report.release(run, "dead")
+            return None
+        return run
+
+    def begin(self, queue: QueueKeys, node: bytes, runs: Sequence[Run]) -> None:
+        """Ask the records, and act on the answers."""
+        settings = self.state.settings
+        rows = [(run.id, run.claim.fence, run.claim.lost, run.claim.early) for run in runs]
+        answers = self.state.store.records.begin(node, queue.key, rows, settings.max_deliveries, settings.max_data)
+        for run, answer in zip(runs, answers, strict=True):
+            if self.state.registry.holds(run):
+                self._answers[answer[0]](run, answer)
+
+    def begin_again(self, run: Run) -> None:
+        """Read the record anew for a run of a claim that is ours still (reload)."""
+        self.begin(run.queue, run.node, [run])
+        if run.phase == RUN:
+            self.report.emit(run, wire.encode_event("reloaded"))
+
+    def _run(self, run: Run, answer: list[Any]) -> None:
+        _, run.name, run.data, run.size, run.attempt, run.deliveries, cleanup = answer
+        run.cleanup = cleanup != b"false"
+        self.runner.launch(run)
+        if run.stop_wanted:
+            self.stopper.stop(run)
+
+    def _tail(self, run: Run, answer: list[Any]) -> None:
+        self.report.tail(run, answer[1], answer[2])
+
+    def _missing(self, run: Run, _answer: list[Any]) -> None:
+        self.report.miss(run)
+
+    def _wrong(self, run: Run, _answer: list[Any]) -> None:
+        log.warning("id %s is on the dead list: task-<id> is not a hash", wire.shown(run.id))
+        self.report.release(run, "dead")
+
+    def _ended(self, run: Run, answer: list[Any]) -> None:
+        """A repeated push of an id that has ended: a push alone never restarts anything."""
+        data = wire.encode_json({"state": wire.to_str(answer[1])})
+        self.state.store.records.publish(run.id, wire.encode_event("ignored", data))
+        self.report.release(run, "none")
+
+    def _early(self, run: Run, _answer: list[Any]) -> None:
+        self.report.release(run, "early")
+
+    def _elsewhere(self, run: Run, answer: list[Any]) -> None:
+        self.report.send_elsewhere(run, answer[1])
+
+    def _stale(self, run: Run, answer: list[Any]) -> None:
+        """The record has seen a higher fence (a failover took ours back): ask for a new one."""
+        claims = self.state.store.claims(run.queue.name)
+        claim = claims.renew(run.node, run.id, run.fence, answer[1])
+        if claim is None:
+            self.state.registry.remove(run)
+        else:
+            run.claim = claim
+            self.begin(run.queue, run.node, [run])

@@ -1,0 +1,50 @@
+"""What the services of a node share: who it is, what it serves, and whether it takes work."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gevent.event import Event
+
+from pytask.keys import QueueKeys
+from pytask.node.run import Registry
+from pytask.settings import Settings
+from pytask.store.store import Store
+from pytask.task import Task
+
+
+def new_node_id(name: str = "") -> bytes:
+    """A new id: `<name or host>:<pid>:<8 hex>`, of characters that need no escape anywhere."""
+    host = re.sub(r"[^A-Za-z0-9_.-]", "-", name or socket.gethostname())[:64] or "node"
+    return f"{host}:{os.getpid()}:{secrets.token_hex(4)}".encode()
+
+
+class NodeState:
+    """Shared by the services; `id` changes where the node was declared dead (see `identity`)."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        classes: Mapping[str, type[Task]],
+        exception_handlers: list[Callable[[BaseException], Any]],
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.classes = classes
+        self.exception_handlers = exception_handlers
+        self.id = new_node_id(settings.node_name)
+        self.queues: dict[str, QueueKeys] = {name: store.keys.queue(name) for name in settings.queues}
+        self.queue_names = list(self.queues)
+        self.registry = Registry(settings.concurrency)
+        self.accepting = Event()
+
+    @property
+    def label(self) -> str:
+        """The node's id as text."""
+        return self.id.decode()

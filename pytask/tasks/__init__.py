@@ -1,0 +1,1 @@
+"""The built-in tasks: ordinary Task classes on the public helpers and the store."""

@@ -1,0 +1,147 @@
+"""Cleanup: drains `end-task`: tells a handler of each ended task, and lets its record expire.
+
+Ids are moved to a list of this node first and leave it when they are done: a crash loses none, and what a
+dead Cleanup had taken goes back. So a handler is called at least once for each end.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+
+from pytask import states, wire
+from pytask.errors import ConfigurationError, StoreUnavailable
+from pytask.task import Task
+
+log = logging.getLogger("pytask.cleanup")
+
+BATCH = 500
+BLOCK = 2.0  # seconds
+MOST_FAILURES = 5
+ANNOUNCE = 2.0  # seconds between signs of life
+RETRY_DELAY = 1.0  # seconds until ids whose handler failed are tried again
+
+Handler = Callable[[str, dict[str, str]], Any]
+
+
+def load_handler(path: str) -> Handler:
+    """The function at `module:attribute`. Raises ConfigurationError where there is none."""
+    module, _, name = path.partition(":")
+    try:
+        handler = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"task_handler {path!r} cannot be loaded: {error}") from error
+    if not callable(handler):
+        raise ConfigurationError(f"task_handler {path!r} is no function")
+    return handler  # type: ignore[no-any-return]
+
+
+class Cleanup(Task):
+    """Drains `end-task`.
+
+    `task_handler`: `module:attribute` of a function of id and record (a dict of `str`), called for each end.
+    `result_ttl`, `failure_ttl`: seconds that the record of a success, of a failure, is kept; 0 removes at once.
+    """
+
+    NAME = "pytask/cleanup"
+    forever = True
+
+    def __init__(
+        self,
+        task_handler: str | None = None,
+        result_ttl: float = 3600.0,
+        failure_ttl: float = 604_800.0,
+        node_timeout: float = 10.0,
+    ) -> None:
+        self.handler = load_handler(task_handler) if task_handler else None
+        self.ttls = states.ttl_by_state(result_ttl, failure_ttl)
+        self.node_timeout = node_timeout
+        self.store = self.helpers.store
+        self.name = self.id.encode()
+        self.sequence = 0
+        self.others: dict[bytes, tuple[bytes, float]] = {}
+
+    def start(self) -> None:
+        """Drain, for ever."""
+        announcer = gevent.spawn(self._announce)
+        try:
+            while True:
+                self._drain_once()
+        finally:
+            announcer.kill()
+            self._leave()
+
+    def _drain_once(self) -> None:
+        try:
+            ids = self.store.endings.take(self.name, BATCH)
+            if not ids:
+                self.store.endings.wait_for_id(self.name, BLOCK)
+                return
+            self._serve(ids)
+        except StoreUnavailable as error:
+            log.debug("end-task is tried again: %s", error)
+            gevent.sleep(RETRY_DELAY)
+
+    def _serve(self, ids: list[bytes]) -> None:
+        failed = [task_id for task_id in ids if not self._handle(task_id)] if self.handler else []
+        done = [task_id for task_id in ids if task_id not in failed] if failed else ids
+        self.store.records.cleanup(done, self.ttls)
+        if not failed:
+            self.store.endings.drop_all(self.name, len(ids))
+            return
+        self.store.endings.drop(self.name, done)
+        self._keep(failed)
+        gevent.sleep(RETRY_DELAY)
+
+    def _handle(self, task_id: bytes) -> bool:
+        assert self.handler is not None
+        record = self.helpers.get_task(task_id) or {}
+        try:
+            self.handler(wire.id_to_str(task_id), record)
+        except Exception:
+            log.exception("the task handler failed for id %s", wire.shown(task_id))
+            return False
+        return True
+
+    def _keep(self, failed: list[bytes]) -> None:
+        """Try ids again later, except those that have failed too often."""
+        for task_id in failed:
+            if self.store.endings.count_failure(task_id) >= MOST_FAILURES:
+                log.error(
+                    "id %s is on end-task:dead: its handler failed %d times", wire.shown(task_id), MOST_FAILURES
+                )
+                self.store.endings.give_up(task_id)
+                self.store.endings.drop(self.name, [task_id])
+                self.store.records.cleanup([task_id], self.ttls)
+
+    def _announce(self) -> None:
+        """Show that this Cleanup lives, and give back what dead ones had taken."""
+        while True:
+            self.sequence += 1
+            try:
+                self.store.endings.announce(self.name, self.sequence)
+                self._watch_others()
+            except StoreUnavailable:
+                self.others.clear()
+            gevent.sleep(ANNOUNCE)
+
+    def _watch_others(self) -> None:
+        now = time.monotonic()
+        takers = self.store.endings.get_takers()
+        self.others = {name: seen for name, seen in self.others.items() if name in takers}
+        for name, sequence in takers.items():
+            seen = self.others.get(name)
+            if seen is None or seen[0] != sequence:
+                self.others[name] = (sequence, now)
+            elif name != self.name and now - seen[1] >= self.node_timeout:
+                moved = self.store.endings.give_back(name, sequence)
+                if moved > 0:
+                    log.warning("%d ended ids of a dead Cleanup are back in end-task", moved)
+
+    def _leave(self) -> None:
+        self.store.endings.give_back(self.name, str(self.sequence).encode())

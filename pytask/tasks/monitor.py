@@ -1,0 +1,129 @@
+"""Monitor: puts back the tasks of nodes that died. Runs on every node; however many run, one wins.
+
+Only a failed observation makes a node dead: its sequence was seen unchanged for `node_timeout` seconds on
+this Monitor's own monotonic clock; or for 2 s where its liveness subscription, which this Monitor saw
+standing, is gone. Any error of Redis, or a gap of its own, starts all observations over, so that an outage
+makes nobody dead. No two machines' clocks are compared.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pytask.errors import StoreUnavailable
+from pytask.names import queue_label
+from pytask.store.membership import Membership
+from pytask.task import Task
+
+log = logging.getLogger("pytask.monitor")
+
+LOOK = 0.5  # seconds between looks, with few nodes
+LONGEST_LOOK = 2.0
+GAP = 2.5  # a Monitor that did not look for so long (beyond its own pace) knows nothing any more
+GONE_SECONDS = 2.0
+
+
+@dataclass(slots=True)
+class Observation:
+    """What was seen of one node."""
+
+    sequence: bytes
+    since: float  # monotonic second when this sequence was first seen
+    stood: bool = False  # its liveness subscription was seen standing
+
+
+class Observer:
+    """The observations of one queue's nodes. Pure but for the clock that it is given."""
+
+    def __init__(self, node_timeout: float) -> None:
+        self.node_timeout = node_timeout
+        self.seen: dict[bytes, Observation] = {}
+        self.last_look: float | None = None
+
+    def forget(self) -> None:
+        """Start all observations over."""
+        self.seen.clear()
+        self.last_look = None
+
+    def look(
+        self, now: float, sequences: dict[bytes, bytes], listening: set[bytes], gap: float
+    ) -> list[tuple[bytes, bytes]]:
+        """Take in what was read now; returns (node, sequence) of every node that is dead."""
+        if self.last_look is not None and now - self.last_look > gap:
+            self.seen.clear()
+        self.last_look = now
+        for node in set(self.seen) - set(sequences):
+            del self.seen[node]
+        return [
+            (node, sequence.lstrip(b"-"))
+            for node, sequence in sequences.items()
+            if self._is_dead(now, node, sequence, node in listening)
+        ]
+
+    def _is_dead(self, now: float, node: bytes, sequence: bytes, listens: bool) -> bool:
+        if sequence.startswith(b"-"):
+            return True  # being reaped: carry on, its Monitor may have died
+        seen = self.seen.get(node)
+        if seen is None or seen.sequence != sequence:
+            self.seen[node] = Observation(sequence, now, listens or bool(seen and seen.stood))
+            return False
+        seen.stood = seen.stood or listens
+        patience = GONE_SECONDS if seen.stood and not listens else self.node_timeout
+        return now - seen.since >= patience
+
+
+class Monitor(Task):
+    """Watches the nodes of some queues (None: those of the app)."""
+
+    NAME = "pytask/monitor"
+    forever = True
+
+    def __init__(self, queues: Sequence[str] | None = None, node_timeout: float = 10.0) -> None:
+        self.queues = tuple(self.helpers.queues if queues is None else queues)
+        self.node_timeout = node_timeout
+        self.observers = {queue: Observer(node_timeout) for queue in self.queues}
+        self.orphans: dict[tuple[str, bytes], float] = {}
+
+    def start(self) -> None:
+        """Look, reap, and sleep, for ever."""
+        while True:
+            pace = LOOK
+            for queue in self.queues:
+                pace = max(pace, self._watch(queue))
+            self._empty_orphans()
+            time.sleep(pace * random.uniform(0.9, 1.0))
+
+    def _watch(self, queue: str) -> float:
+        """Look at one queue's nodes; returns the seconds until the next look."""
+        observer, membership = self.observers[queue], self.helpers.store.membership(queue)
+        try:
+            sequences = membership.get_sequences()
+            listening = membership.get_listening(list(sequences)) if sequences else set()
+            pace = min(LOOK * max(len(sequences) / 4, 1), LONGEST_LOOK)
+            for node, sequence in observer.look(time.monotonic(), sequences, listening, pace + GAP):
+                self._reap(queue, membership, node, sequence)
+        except StoreUnavailable as error:
+            log.debug("observations start over: %s", error)
+            observer.forget()
+            return LOOK
+        return pace
+
+    def _reap(self, queue: str, membership: Membership, node: bytes, sequence: bytes) -> None:
+        if membership.reap(node, sequence):
+            log.warning("node %s is dead: its tasks are back in queue %s", node.decode(), queue_label(queue))
+        # a frozen node's blocking move may still be handed an id: look at its inbox again
+        self.orphans[queue, node] = time.monotonic() + self.node_timeout / 2 + 1
+
+    def _empty_orphans(self) -> None:
+        now = time.monotonic()
+        for (queue, node), when in list(self.orphans.items()):
+            if now >= when:
+                try:
+                    self.helpers.store.membership(queue).empty_inbox(node)
+                except StoreUnavailable:
+                    continue
+                del self.orphans[queue, node]
