@@ -5,6 +5,8 @@ Making an app and using its helpers patches nothing and needs no gevent; only `r
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable
@@ -96,14 +98,27 @@ class PyTask:
                 self._target = resolve_target(self._address(), self.settings.redis_password)
             return self._target
 
-    def _address(self) -> object:
+    @property
+    def is_embedded(self) -> bool:
+        """Does the app start a server of its own? `embedded`, or `embedded:<directory>` to keep its data."""
         given = self.settings.redis
-        if not isinstance(given, str) or given.partition(":")[0] != "embedded":
-            return given
+        return isinstance(given, str) and given.partition(":")[0] == "embedded"
+
+    @property
+    def url(self) -> str:
+        """Where the embedded server listens; with its password, where it has one."""
+        if not self.is_embedded:
+            raise ConfigurationError("only an app with an embedded server knows a URL of its own")
+        return str(self._address())
+
+    def _address(self) -> object:
+        if not self.is_embedded:
+            return self.settings.redis
         from pytask.embedded import EmbeddedServer
 
         if self._embedded is None:
-            self._embedded = EmbeddedServer(given.partition(":")[2] or None).start()
+            directory = str(self.settings.redis).partition(":")[2]
+            self._embedded = EmbeddedServer(directory or None).start()
         return self._embedded.url
 
     @property
@@ -177,10 +192,14 @@ class PyTask:
             if on_start:
                 on_start(node)
 
+        daemon = Daemon(self.make_node(), started, parent)
         try:
-            return Daemon(self.make_node(), started, parent).run()
+            status = daemon.run()
         finally:
             self.close()
+        if daemon.again:
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own command line
+        return status
 
     def make_node(self) -> Any:
         """The node, not started yet. Needs gevent's patches."""

@@ -1,7 +1,8 @@
 """The life of a process that is a node: signals, the wait for the end, and the exit status.
 
 Signal handlers only set flags; a greenlet acts on them. SIGTERM and SIGINT end the node in order, a second one
-at once; SIGTSTP takes no new tasks, SIGCONT again; SIGUSR1 writes the stacks of all greenlets to the log.
+at once; SIGHUP ends it and starts the program anew; SIGTSTP takes no new tasks, SIGCONT again; SIGUSR1 writes the
+stacks of all greenlets to the log.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pytask.node.node import Node
 log = logging.getLogger("pytask.node")
 
 CLEAN, KILLED, USAGE, NO_REDIS = 0, 1, 2, 3
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGTSTP, signal.SIGCONT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTSTP, signal.SIGCONT)
 PARENT_LOOK = 1.0  # seconds
 
 
@@ -42,6 +43,7 @@ class Daemon:
         self._wake = Event()
         self._waker = gevent.get_hub().loop.async_()
         self._ends = 0
+        self.again = False  # SIGHUP: start the program anew after the end
 
     def run(self) -> int:
         """The exit status: 0 clean, 1 work had to be killed, 3 no Redis at the start."""
@@ -101,6 +103,10 @@ class Daemon:
             number = self._signals.pop(0)
             if number in (signal.SIGTERM, signal.SIGINT):
                 self._ends += 1
+            elif number == signal.SIGHUP:
+                log.warning("SIGHUP: the node ends and starts anew")
+                self.again = True
+                self._ends += not self._ends
             elif number == signal.SIGTSTP:
                 log.warning("no new tasks until SIGCONT")
                 self.node.pause()

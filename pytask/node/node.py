@@ -82,6 +82,7 @@ class Node:
         self._waker.start(self.reconcile.wake)
         self.heartbeat = Heartbeat(self.state, self._beat_store, self._waker.send)
         self.hurry = Event()
+        self.on_identity: Callable[[str], object] = lambda _label: None
         self._connect_services()
 
     def _connect_services(self) -> None:
@@ -103,6 +104,7 @@ class Node:
         return Listener(self.target, channels=channels, patterns=patterns, name="pytask:control")
 
     def _on_new_identity(self) -> None:
+        self.on_identity(self.state.label)
         self.control.renew()
         self.presence.stop()
         self.presence.start()

@@ -1,0 +1,35 @@
+"""`pytask` and `python -m pytask`: patches where a node will run in this process, then the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def runs_a_node(arguments: Sequence[str]) -> bool:
+    """Will these arguments make this very process a node? With several processes it is only their parent."""
+    if not arguments or arguments[0] != "worker":
+        return False
+    for index, argument in enumerate(arguments):
+        if argument in ("-p", "--processes"):
+            return "".join(arguments[index + 1 : index + 2]) == "1"
+        if argument.startswith("--processes="):
+            return argument == "--processes=1"
+        if argument.startswith("-p") and argument[2:].isdigit():
+            return argument == "-p1"
+    return True
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    if runs_a_node(sys.argv[1:]):
+        from gevent import monkey
+
+        monkey.patch_all()
+    from pytask.cli import cli
+
+    cli()
+
+
+if __name__ == "__main__":
+    main()

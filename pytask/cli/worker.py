@@ -1,0 +1,123 @@
+"""`pytask worker`: a node in this process, or a parent with several."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pytask.cli.loading import load_app
+from pytask.errors import ConfigurationError
+from pytask.logs import FORMATS, LEVELS, setup_logging
+
+CHILD_FD = "PYTASK_INTERNAL_FD"  # where a child tells its parent the ids of its node
+PARENT = "PYTASK_INTERNAL_PARENT"
+
+
+@click.command(short_help="Run a node: take tasks and run them.")
+@click.argument("app", metavar="MODULE:APP")
+@click.option("--path", default=".", show_default=True, help="Import the module from this directory.")
+@click.option("-C", "--config", metavar="FILE", help="A TOML file with settings.")
+@click.option("-u", "--url", metavar="URL", help="Where Redis is, in place of what the app says.")
+@click.option("--embedded", is_flag=True, help="Start a server of its own.")
+@click.option("--namespace", metavar="NAME", help="Stands before every key.")
+@click.option("-n", "--name", metavar="NAME", help="First part of the node's id; the host's name by default.")
+@click.option("-c", "--concurrency", type=int, metavar="N", help="Tasks at once.")
+@click.option("-q", "--queue", "queues", multiple=True, metavar="NAME", help="Serve this queue; may be repeated.")
+@click.option("--grace", metavar="SECONDS", help="How long tasks may go on after a signal to end.")
+@click.option("-p", "--processes", type=click.IntRange(1, 256), default=1, help="Nodes, each a process.")
+@click.option("--pid-file", type=click.Path(dir_okay=False), help="Write the process id here.")
+@click.option("-l", "--log-level", type=click.Choice(LEVELS, case_sensitive=False), help="INFO by default.")
+@click.option("--log-format", type=click.Choice(FORMATS), help="text by default.")
+def worker(
+    app: str,
+    path: str,
+    config: str | None,
+    processes: int,
+    pid_file: str | None,
+    log_level: str | None,
+    log_format: str | None,
+    **options: Any,
+) -> None:
+    """Run a node with the app at MODULE:APP until SIGTERM or Ctrl-C.
+
+    Exit status: 0 clean, 1 work had to be killed, 2 usage or import, 3 no Redis at the start.
+    """
+    setup_logging(log_level or os.environ.get("PYTASK_LOG_LEVEL", "INFO"), _format(log_format))
+    flags = _flags(options)
+    with _pid_file(pid_file):
+        if processes > 1:
+            status = _run_parent(app, path, config, flags, processes)
+        else:
+            status = _run_node(app, path, config, flags)
+    sys.exit(status)
+
+
+def _format(given: str | None) -> str:
+    return given or os.environ.get("PYTASK_LOG_FORMAT", "text")
+
+
+def _flags(options: dict[str, Any]) -> dict[str, Any]:
+    if options["embedded"] and options["url"]:
+        raise ConfigurationError("give --url or --embedded, not both")
+    return {
+        "redis": "embedded" if options["embedded"] else options["url"],
+        "namespace": options["namespace"],
+        "node_name": options["name"],
+        "concurrency": options["concurrency"],
+        "queues": options["queues"] or None,
+        "grace": options["grace"],
+    }
+
+
+@contextlib.contextmanager
+def _pid_file(path: str | None) -> Iterator[None]:
+    if path is None:
+        yield
+        return
+    file = Path(path)
+    try:
+        file.write_text(f"{os.getpid()}\n")
+    except OSError as error:
+        raise ConfigurationError(f"--pid-file {path!r} cannot be written: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _run_node(where: str, path: str, config: str | None, flags: dict[str, Any]) -> int:
+    app = load_app(where, path)
+    app.configure(file=config, **flags)
+    parent = os.environ.get(PARENT)
+    return app.run_node(int(parent) if parent else None, _tell_parent)
+
+
+def _tell_parent(node: Any) -> None:
+    """Write the node's id where the parent reads it, now and whenever it changes."""
+    descriptor = os.environ.get(CHILD_FD)
+    if descriptor is None:
+        return
+    node.on_identity = lambda label: os.write(int(descriptor), f"{label}\n".encode())
+    node.on_identity(node.state.label)
+
+
+def _run_parent(where: str, path: str, config: str | None, flags: dict[str, Any], processes: int) -> int:
+    from pytask.cli.parent import Parent
+
+    app = load_app(where, path)
+    app.configure(file=config, **flags)
+    try:
+        return Parent(app, processes, _child_command()).run()
+    finally:
+        app.close()
+
+
+def _child_command() -> list[str]:
+    """This command for one process. What the parent adds behind it is stronger."""
+    return [sys.executable, "-m", "pytask", *sys.argv[1:]]
