@@ -92,7 +92,9 @@ class Server:
     def wait_until_idle(self, deadline: float = DEADLINE) -> None:
         """Nothing waits and nothing is claimed."""
         wait_until(
-            lambda: not self.redis.llen("new-task") and not self.redis.exists("{new-task}:claims"), "idle", deadline
+            lambda: not self.redis.llen("new-task") and not self.redis.exists("{new-task}:claims"),
+            "idle",
+            deadline,
         )
 
     def dead(self) -> list[bytes]:
@@ -178,7 +180,9 @@ class NodeProcess:
         return self.log.read_text("utf-8", "replace")
 
     def wait_for_log(self, text: str, deadline: float = DEADLINE) -> None:
-        wait_until(lambda: text in self.text() or self.process.poll() is not None, f"{text!r} in the log", deadline)
+        wait_until(
+            lambda: text in self.text() or self.process.poll() is not None, f"{text!r} in the log", deadline
+        )
         assert text in self.text(), self.text()
 
     @property
@@ -221,7 +225,18 @@ def start_node(server: Server, tmp_path: Path) -> Iterator[StartNode]:
         log = tmp_path / f"node-{len(started)}.log"
         settings = {f"PYTASK_{name.upper()}": value for name, value in environ.items()}
         with log.open("wb") as out:
-            command = [sys.executable, "-m", "pytask", "worker", app, "--path", str(HERE), "-u", server.url, *options]
+            command = [
+                sys.executable,
+                "-m",
+                "pytask",
+                "worker",
+                app,
+                "--path",
+                str(HERE),
+                "-u",
+                server.url,
+                *options,
+            ]
             process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **settings})
         node = NodeProcess(process, log)
         started.append(node)
@@ -239,4 +254,3 @@ def start_node(server: Server, tmp_path: Path) -> Iterator[StartNode]:
         for child in node.children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
-

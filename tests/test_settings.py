@@ -200,9 +200,7 @@ def test_block_timeout_is_compared_with_the_default_too(refuse):
 # Integers
 
 
-@pytest.mark.parametrize(
-    ("given", "number"), [(1, 1), (1_000_000, 1_000_000), (10.0, 10), ("10", 10), (" 7 ", 7)]
-)
+@pytest.mark.parametrize(("given", "number"), [(1, 1), (1_000_000, 1_000_000), (10.0, 10), ("10", 10), (" 7 ", 7)])
 def test_an_integer_is_an_int_an_integral_float_or_text(given, number, read):
     concurrency = read({"concurrency": given}).concurrency
     assert concurrency == number
@@ -260,14 +258,10 @@ def test_a_boolean_is_one_or_a_word_for_one(given, value, read):
     assert read({"local_tasks": given}).local_tasks is value
 
 
-@pytest.mark.parametrize(
-    "value", [1, 0, 1.0, "", "maybe", "2", "t", b"true", [], [True], MEGABYTE, "true\x00"]
-)
+@pytest.mark.parametrize("value", [1, 0, 1.0, "", "maybe", "2", "t", b"true", [], [True], MEGABYTE, "true\x00"])
 def test_a_boolean_that_is_none_is_refused(value, refuse):
     message = refuse({"local_tasks": value})
-    assert message.startswith(
-        f"argument local_tasks: {shown(value)} is not allowed: it must be true or false"
-    )
+    assert message.startswith(f"argument local_tasks: {shown(value)} is not allowed: it must be true or false")
 
 
 # Names
@@ -330,9 +324,7 @@ def test_a_bad_name_in_a_setting_is_refused_with_its_origin(name, refuse):
 @pytest.mark.parametrize("prefix", ["task-", "new-task", "end-task", "node-", "schedule-", "workflow-"])
 def test_a_namespace_must_not_begin_like_a_key(prefix, read, refuse):
     for namespace in (prefix, prefix + "a"):
-        assert f"namespace '{namespace}' is not allowed: it must not begin" in refuse(
-            {"namespace": namespace}
-        )
+        assert f"namespace '{namespace}' is not allowed: it must not begin" in refuse({"namespace": namespace})
     assert read({"namespace": "my-" + prefix}).namespace == "my-" + prefix
 
 
@@ -632,9 +624,7 @@ def test_redis_may_be_a_table_in_a_file(read, tmp_path):
     assert read(file="daemon.toml").redis == {"host": "a", "port": 7}
 
 
-@pytest.mark.parametrize(
-    ("content", "password"), [("s3cret\n", "s3cret"), (" s3 \r\n", " s3 "), ("s3", "s3")]
-)
+@pytest.mark.parametrize(("content", "password"), [("s3cret\n", "s3cret"), (" s3 \r\n", " s3 "), ("s3", "s3")])
 def test_the_password_comes_from_a_file_without_its_last_newline(content, password, read, tmp_path):
     path = tmp_path / "password"
     path.write_bytes(content.encode())
@@ -728,9 +718,7 @@ def run(command: list[str], directory: Path) -> str:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTASK_", "REDIS_"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environ = {**clean, "PATH": path, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        command, cwd=directory, env=environ, check=True, capture_output=True, text=True
-    ).stdout
+    return subprocess.run(command, cwd=directory, env=environ, check=True, capture_output=True, text=True).stdout
 
 
 def test_the_table_of_the_page_is_the_table_of_the_module():
