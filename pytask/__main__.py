@@ -10,14 +10,15 @@ def runs_a_node(arguments: Sequence[str]) -> bool:
     """Will these arguments make this very process a node? With several processes it is only their parent."""
     if not arguments or arguments[0] != "worker":
         return False
-    for index, argument in enumerate(arguments):
+    processes = "1"
+    for index, argument in enumerate(arguments):  # the last one counts, as for the command line itself
         if argument in ("-p", "--processes"):
-            return "".join(arguments[index + 1 : index + 2]) == "1"
-        if argument.startswith("--processes="):
-            return argument == "--processes=1"
-        if argument.startswith("-p") and argument[2:].isdigit():
-            return argument == "-p1"
-    return True
+            processes = "".join(arguments[index + 1 : index + 2])
+        elif argument.startswith("--processes="):
+            processes = argument.partition("=")[2]
+        elif argument.startswith("-p") and argument[2:].isdigit():
+            processes = argument[2:]
+    return processes == "1"
 
 
 def main() -> None:

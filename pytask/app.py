@@ -202,9 +202,13 @@ class PyTask:
         return status
 
     def make_node(self) -> Any:
-        """The node, not started yet. Needs gevent's patches."""
+        """The node, not started yet. Raises ConfigurationError where gevent has not patched: it would hang."""
+        from gevent import monkey
+
         from pytask.node.node import Node
 
+        if not monkey.is_module_patched("socket"):
+            raise ConfigurationError("a node needs gevent's patches: use run(), or `pytask worker`")
         return Node(
             self.settings,
             self.target,

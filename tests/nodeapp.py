@@ -215,3 +215,14 @@ class Progress(Task):
         for done in range(1, self.total + 1):
             self.emit("progress", {"done": done, "total": self.total})
             gevent.sleep(0.01)
+
+
+@app.add_task
+class BlockOnce(Block):
+    """Blocks the hub at its first start only."""
+
+    NAME = "block-once"
+
+    def start(self):
+        if self.deliveries == 0:
+            super().start()

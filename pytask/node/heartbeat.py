@@ -7,6 +7,7 @@ the process, so that other nodes take over. It shares plain attributes with the 
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import logging
 import os
@@ -20,6 +21,7 @@ from types import FrameType
 import gevent
 from gevent import monkey
 
+from pytask import wire
 from pytask.errors import StoreError
 from pytask.node.state import NodeState
 from pytask.store.store import Store
@@ -89,7 +91,7 @@ class Heartbeat:
                 if time.monotonic() >= next_beat:
                     next_beat = time.monotonic() + BEAT
                     self._beat(store)
-                self._watch_the_hub()
+                self._watch_the_hub(store)
                 gevent.sleep(TICK)
         finally:
             store.close()
@@ -114,7 +116,7 @@ class Heartbeat:
         self.beats.counts = counts
         self._wake()
 
-    def _watch_the_hub(self) -> None:
+    def _watch_the_hub(self, store: Store) -> None:
         settings = self.state.settings
         blocked = time.monotonic() - self._tick
         if blocked > settings.block_timeout:
@@ -122,17 +124,20 @@ class Heartbeat:
         elif blocked > settings.block_warning:
             if not self._warned:
                 self._warned = True
-                self._warn(blocked)
+                self._warn(store, blocked)
         else:
             self._warned = False
 
-    def _warn(self, blocked: float) -> None:
+    def _warn(self, store: Store, blocked: float) -> None:
         frame = sys._current_frames().get(self._main_ident)
         text = _stack(frame)
         # A thread of its own: the blocked hub may hold the lock of a log handler, and beats must go on.
         monkey.get_original("_thread", "start_new_thread")(
             log.error, ("the node has been blocked for %.1f s by code that does not yield: %s", blocked, text)
         )
+        data = wire.encode_json({"seconds": round(blocked, 3), "stack": text})
+        with contextlib.suppress(StoreError):
+            store.node_records.publish(self.state.id, wire.encode_event("blocked", data))
 
     def _end_the_process(self, blocked: float) -> None:
         sys.stderr.write(f"pytask: blocked for {blocked:.0f} s (block_timeout): this node ends itself\n")

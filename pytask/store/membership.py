@@ -78,6 +78,10 @@ class NodeRecords:
         replies = self.client.pipeline([("HGETALL", self.keys.node(node)) for node in names])
         return dict(zip(names, map(as_dict, replies), strict=True))
 
+    def publish(self, node: bytes, event: bytes) -> None:
+        """Tell an event of the node itself, on the channel with the name of its record."""
+        self.client.execute("PUBLISH", self.keys.node(node), event)
+
     def remove(self, node: bytes) -> None:
         """Remove the record at a clean end."""
         self.client.execute("DEL", self.keys.node(node))
