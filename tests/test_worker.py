@@ -273,3 +273,23 @@ def test_several_nodes_on_an_embedded_server_of_the_parent(tmp_path):
         process.kill()
         process.wait()
         log.close()
+
+
+def test_a_node_that_is_paused_or_full_keeps_no_id_to_itself(start_node, server):
+    """A blocking move that is under way when the node stops taking tasks must not swallow an id."""
+    full = start_node("-c", "1", "-q", "default", "-q", "mail")
+    server.redis.hset("task-M", mapping={"task": "sleep", "data": '{"seconds": 600}'})
+    server.redis.lpush("new-task:mail", "M")
+    server.wait_for_state("M", "RUNNING")
+    server.create("A", "noop")
+    wait_until(lambda: server.redis.llen("new-task") == 1, "the full node hands it back")
+    paused = start_node()
+    server.wait_for_state("A", "SUCCESS")
+    paused.signal(signal.SIGTSTP)
+    paused.wait_for_log("no new tasks")
+    server.create("B", "noop")
+    wait_until(lambda: not server.redis.keys("*:inbox:*"))
+    assert server.redis.lrange("new-task", 0, -1) == [b"B"]
+    start_node()
+    server.wait_for_state("B", "SUCCESS")
+    full.kill()

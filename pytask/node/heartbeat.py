@@ -37,7 +37,7 @@ BLOCKED_STATUS = 70  # exit status of a process whose hub was blocked for too lo
 class Beats:
     """What the thread has learnt. Written by the thread, read by the main hub; each write is one assignment."""
 
-    number: int = 0
+    rounds: int = 0  # how many rounds came through
     counts: dict[str, tuple[int, list[bytes]]] = field(default_factory=dict)
     through: float = 0.0  # monotonic second before the last round of beats that all came through was sent
     gone: bytes = b""  # the id under which the node was declared dead
@@ -57,6 +57,7 @@ class Heartbeat:
         self._tick = time.monotonic()  # written by the main hub
         self._ticker: gevent.Greenlet | None = None
         self._warned = False
+        self._sequence = 0  # kept here, so that a failover of the server cannot bring an old one back
 
     def start(self) -> None:
         """Begin to beat. Safe to repeat."""
@@ -100,11 +101,10 @@ class Heartbeat:
     def _beat(self, store: Store) -> None:
         node, before = self.state.id, time.monotonic()
         counts: dict[str, tuple[int, list[bytes]]] = {}
-        number = self.beats.number + 1
-        self.beats.number = number
+        self._sequence += 1
         for queue in self.state.queue_names:
             try:
-                count, stops = store.membership(queue).beat(node, number)
+                count, stops = store.membership(queue).beat(node, self._sequence)
             except StoreError:
                 return
             if count < 0:
@@ -114,6 +114,7 @@ class Heartbeat:
             counts[queue] = (count, stops)
         self.beats.through = before
         self.beats.counts = counts
+        self.beats.rounds += 1
         self._wake()
 
     def _watch_the_hub(self, store: Store) -> None:

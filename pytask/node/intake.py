@@ -46,18 +46,24 @@ class Intake(Service):
     def run(self) -> None:
         """Claim and begin, for ever."""
         while True:
-            self.state.accepting.wait()
-            self.state.registry.room.wait()
+            if not self._may_take():
+                # an id that was handed over meanwhile must not wait for this node
+                self.claims.give_back(self.state.id)
+                self.state.accepting.wait()
+                self.state.registry.room.wait()
             node = self.state.id
             try:
                 claims = self.claims.claim(node, min(self.state.registry.free, BATCH))
                 if claims:
                     self.starter.accept(self.queue, node, claims)
-                elif self.state.accepting.is_set():
+                elif self._may_take():
                     self._wait(node)
             except StoreRefused as error:
                 log.error("queue %s cannot be served: %s", wire.shown(self.queue.key), wire.shown(str(error), 200))
                 gevent.sleep(REFUSED_DELAY)
+
+    def _may_take(self) -> bool:
+        return bool(self.state.accepting.is_set() and self.state.registry.room.is_set())
 
     def _wait(self, node: bytes) -> None:
         self._blocked = True
@@ -65,6 +71,12 @@ class Intake(Service):
             self.waiting.wait_for_id(node, self.block)
         finally:
             self._blocked = False
+
+    def interrupt(self) -> None:
+        """Cut a blocking move short, and begin again."""
+        if self._blocked:
+            self.stop()
+            self.start()
 
     def finish(self, timeout: float) -> None:
         """End softly: a claim under way is completed, a wait is cut short. Needs `accepting` cleared."""

@@ -72,7 +72,7 @@ class Node:
             self.local.add(task_class, data)
         self.presence = Presence(self.state, self.local)
         self.control = Control(self.state, self.stopper, self.reconcile, self.local, self._listen)
-        self.waits = self._make_store("wait", patience=0, timeout=settings.node_timeout + 5)
+        self.waits = self._make_store("wait", patience=0, timeout=10.0, size=len(settings.queues) + 1)
         self.intakes = [
             Intake(self.state, queue, self.starter, self.reconcile, self.waits)
             for queue in self.state.queues.values()
@@ -91,11 +91,12 @@ class Node:
         self.report.on_parked = lambda queue: self.promoters[queue].note()
         self.stopper.restart = self.starter.begin_again
         self.reconcile.heartbeat = self.heartbeat
+        self.reconcile.on_cut_off = self._interrupt_intakes
         self.reconcile.on_new_identity = self._on_new_identity
 
-    def _make_store(self, role: str, *, patience: float | None, timeout: float = 5.0) -> Store:
-        namespace = self.settings.namespace
-        return Store(self.target, namespace, patience=patience, timeout=timeout, name=f"pytask:{role}")
+    def _make_store(self, role: str, *, patience: float | None, timeout: float = 5.0, size: int = 16) -> Store:
+        namespace, name = self.settings.namespace, f"pytask:{role}"
+        return Store(self.target, namespace, patience=patience, timeout=timeout, size=size, name=name)
 
     def _beat_store(self) -> Store:
         return self._make_store("beat", patience=0, timeout=max(self.settings.node_timeout / 4, 1.0))
@@ -148,6 +149,11 @@ class Node:
     def pause(self) -> None:
         """Take no new tasks; those that run go on."""
         self.state.accepting.clear()
+        self._interrupt_intakes()
+
+    def _interrupt_intakes(self) -> None:
+        for intake in self.intakes:
+            intake.interrupt()
 
     def resume(self) -> None:
         """Take tasks again."""
@@ -195,8 +201,7 @@ class Node:
 
     def _leave(self) -> None:
         self.local.stop()
-        with gevent.Timeout(FLUSH_SECONDS, False):
-            self.report.idle.wait()
+        self.report.wait_until_sent(FLUSH_SECONDS)
         for service in reversed(self.services):
             service.stop()
         self.heartbeat.stop()

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+import gevent
 from gevent.event import Event
 
 from pytask import wire
@@ -31,6 +32,7 @@ PATIENCE = 3  # beats
 CHECK_PARTS = 10  # each run's record is asked once in so many beats
 CHECK_MOST = 2_000  # records a beat
 CUT_OFF = 0.8  # of node_timeout
+LATE_MOVE = 6.0  # seconds: no blocking move takes longer than 5
 
 
 class Reconcile(Service):
@@ -45,6 +47,7 @@ class Reconcile(Service):
         self.stopper = stopper
         self.report = report
         self.heartbeat: Heartbeat | None = None
+        self.on_cut_off: Callable[[], None] = lambda: None
         self.on_new_identity: Callable[[], None] = lambda: None
         self._wake = Event()
         self._wanted_adoption: set[str] = set()
@@ -91,8 +94,8 @@ class Reconcile(Service):
         for queue in list(self._wanted_adoption):
             self._wanted_adoption.discard(queue)
             self._adopt(queue)
-        if beats.number != self._seen:
-            self._seen = beats.number
+        if beats.rounds != self._seen:
+            self._seen = beats.rounds
             self._after_beat(dict(beats.counts))
         if self._check_all:
             self._check_all = False
@@ -191,6 +194,7 @@ class Reconcile(Service):
         log.error("node %s stops its runs and comes back under a new id: %s", state.label, why)
         accepting = state.accepting.is_set()
         state.accepting.clear()
+        self.on_cut_off()
         for run in list(state.registry.runs.values()):
             if run.phase in (BEGIN, RUN):
                 self.stopper.abandon(run)
@@ -198,8 +202,9 @@ class Reconcile(Service):
         for queue in state.queue_names:
             membership = state.store.membership(queue)
             membership.leave(old)
-            membership.empty_inbox(old)
             membership.join(new)
+            # a blocking move that was under way may still fill the inbox of the old id
+            gevent.spawn_later(LATE_MOVE, membership.empty_inbox, old)
         state.store.node_records.remove(old)
         state.id = new
         self.heartbeat.beats.through = time.monotonic()

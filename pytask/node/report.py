@@ -8,10 +8,12 @@ waits here: outcomes at most as many as the node has runs, events at most MOST_E
 from __future__ import annotations
 
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+import gevent
 from gevent.event import Event
 
 from pytask import states, wire
@@ -57,8 +59,6 @@ class Report(Service):
         self._parks: list[Row] = []
         self._misses: list[Row] = []
         self._elsewhere: list[Row] = []
-        self.idle = Event()
-        self.idle.set()
 
     # What the others hand in.
 
@@ -114,10 +114,21 @@ class Report(Service):
         while True:
             self._wake.wait()
             self._wake.clear()
-            self.idle.clear()
             self.flush()
-            if not self._wake.is_set():
-                self.idle.set()
+
+    def wait_until_sent(self, seconds: float) -> bool:
+        """Wait until every box is empty; False where some are not after so many seconds."""
+        deadline = time.monotonic() + seconds
+        while any(self._boxes) and time.monotonic() < deadline:
+            gevent.sleep(0.01)
+        return not any(self._boxes)
+
+    @property
+    def _boxes(self) -> tuple[list[Row], ...]:
+        return (
+            self._events, self._finishes, self._unknown, self._elsewhere,
+            self._ended, self._parks, self._misses, self._releases,
+        )  # fmt: skip
 
     def flush(self) -> None:
         """Send all that is in the boxes now, in the order that the protocol asks for."""

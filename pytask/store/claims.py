@@ -60,6 +60,12 @@ class Claims:
         move = ("BLMOVE", k.key, k.inbox(node), "RIGHT", "LEFT", seconds)
         return self.client.execute(*move, patience=0) is not None
 
+    def give_back(self, node: bytes) -> None:
+        """Empty the node's own inbox, back to the head of the queue."""
+        k = self.keys
+        while self.client.execute("LMOVE", k.inbox(node), k.key, "RIGHT", "RIGHT") is not None:
+            pass
+
     def get_claims_of(self, node: bytes) -> list[Claim]:
         """What the node owns, as the server sees it."""
         owned = as_dict(self.client.execute("HGETALL", self.keys.claims_of(node)))
