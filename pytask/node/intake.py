@@ -10,19 +10,24 @@ from __future__ import annotations
 import logging
 
 import gevent
+from gevent.lock import Semaphore
 
 from pytask import wire
-from pytask.errors import StoreRefused
+from pytask.errors import StoreError, StoreRefused
 from pytask.keys import QueueKeys
 from pytask.node.reconcile import Reconcile
+from pytask.node.run import Run
 from pytask.node.service import Service
 from pytask.node.starter import Starter
 from pytask.node.state import NodeState
+from pytask.store.claims import Claim
 from pytask.store.store import Store
 
 log = logging.getLogger("pytask.node")
 
 BATCH = 250  # ids a claim
+LARGE = 50  # claims that are worth a greenlet of their own
+AHEAD = 2  # large batches that may be begun at a time
 REFUSED_DELAY = 2.0  # seconds until a queue that is no list is tried again
 
 
@@ -42,6 +47,7 @@ class Intake(Service):
         self.waiting = waits.claims(queue.name)
         self.block = min(state.settings.node_timeout / 2, 5.0)
         self._blocked = False
+        self._ahead = Semaphore(AHEAD)
 
     def run(self) -> None:
         """Claim and begin, for ever."""
@@ -55,12 +61,32 @@ class Intake(Service):
             try:
                 claims = self.claims.claim(node, min(self.state.registry.free, BATCH))
                 if claims:
-                    self.starter.accept(self.queue, node, claims)
+                    self._begin(node, claims)
                 elif self._may_take():
                     self._wait(node)
             except StoreRefused as error:
-                log.error("queue %s cannot be served: %s", wire.shown(self.queue.key), wire.shown(str(error), 200))
+                self._complain(error)
                 gevent.sleep(REFUSED_DELAY)
+
+    def _begin(self, node: bytes, claims: list[Claim]) -> None:
+        """Begin claims; of a large batch while the next one is claimed, so that server and node both work."""
+        runs = self.starter.register(self.queue, node, claims)
+        if len(claims) < LARGE:
+            self.starter.begin_or_return(self.queue, node, runs)
+        else:
+            self._ahead.acquire()
+            gevent.spawn(self._begin_ahead, node, runs)
+
+    def _begin_ahead(self, node: bytes, runs: list[Run]) -> None:
+        try:
+            self.starter.begin_or_return(self.queue, node, runs)
+        except StoreError as error:
+            self._complain(error)
+        finally:
+            self._ahead.release()
+
+    def _complain(self, error: StoreError) -> None:
+        log.error("queue %s cannot be served: %s", wire.shown(self.queue.key), wire.shown(str(error), 200))
 
     def _may_take(self) -> bool:
         return bool(self.state.accepting.is_set() and self.state.registry.room.is_set())

@@ -18,6 +18,7 @@ from gevent.event import Event
 
 from pytask import states
 from pytask.errors import StoreError, StoreRefused, StoreUnavailable
+from pytask.node.closing import Closing
 from pytask.node.control import Control
 from pytask.node.heartbeat import Heartbeat
 from pytask.node.intake import Intake
@@ -62,11 +63,12 @@ class Node:
         self.target = target
         self.store = self._make_store("main", patience=None)
         self.state = NodeState(settings, self.store, classes, exception_handlers)
-        self.report = Report(self.state)
+        self.closing = Closing(self.state)
+        self.report = Report(self.state, self.closing)
         self.runner = Runner(self.state, self.report, redis, helpers)
         self.stopper = Stopper(self.state, self.runner)
-        self.starter = Starter(self.state, self.runner, self.stopper, self.report)
-        self.reconcile = Reconcile(self.state, self.starter, self.stopper, self.report)
+        self.starter = Starter(self.state, self.runner, self.stopper, self.report, self.closing)
+        self.reconcile = Reconcile(self.state, self.starter, self.stopper, self.closing)
         self.local = LocalTasks(self.state, redis, helpers)
         for task_class, data in local_tasks:
             self.local.add(task_class, data)
@@ -88,7 +90,7 @@ class Node:
     def _connect_services(self) -> None:
         self.report.on_fenced = self.stopper.drop
         self.report.on_stop = self.stopper.stop
-        self.report.on_parked = lambda queue: self.promoters[queue].note()
+        self.closing.on_parked = lambda queue: self.promoters[queue].note()
         self.stopper.restart = self.starter.begin_again
         self.reconcile.heartbeat = self.heartbeat
         self.reconcile.on_cut_off = self._interrupt_intakes
@@ -113,7 +115,7 @@ class Node:
     @property
     def services(self) -> list[Service]:
         """Every service that is a greenlet and runs until the end, in the order of their start."""
-        return [self.report, self.reconcile, self.control, *self.promoters.values(), self.presence]
+        return [self.closing, self.report, self.reconcile, self.control, *self.promoters.values(), self.presence]
 
     # Start.
 
@@ -202,6 +204,7 @@ class Node:
     def _leave(self) -> None:
         self.local.stop()
         self.report.wait_until_sent(FLUSH_SECONDS)
+        self.closing.wait_until_sent(FLUSH_SECONDS)
         for service in reversed(self.services):
             service.stop()
         self.heartbeat.stop()

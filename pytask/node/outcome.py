@@ -24,6 +24,9 @@ class UnknownName(Exception):
     """This node knows no task of this name."""
 
 
+EVENT_HEADS = {state: wire.encode_event(state.lower(), b"")[:-1] for state in states.MOVES}
+
+
 class Outcome(NamedTuple):
     """The state to write, the output as it goes into the record, and as JSON for the event."""
 
@@ -34,7 +37,7 @@ class Outcome(NamedTuple):
 
     def event(self) -> bytes:
         """The event that tells of it."""
-        return wire.encode_event(self.state.lower(), self.data)
+        return EVENT_HEADS[self.state] + self.data + b"}"
 
 
 DONE = Outcome(states.SUCCESS, b"null", b"null")

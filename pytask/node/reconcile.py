@@ -17,8 +17,8 @@ import gevent
 from gevent.event import Event
 
 from pytask import wire
+from pytask.node.closing import Closing
 from pytask.node.heartbeat import Heartbeat
-from pytask.node.report import Report
 from pytask.node.run import BEGIN, RUN, Run
 from pytask.node.service import Service
 from pytask.node.starter import Starter
@@ -40,12 +40,12 @@ class Reconcile(Service):
 
     name = "reconcile"
 
-    def __init__(self, state: NodeState, starter: Starter, stopper: Stopper, report: Report) -> None:
+    def __init__(self, state: NodeState, starter: Starter, stopper: Stopper, closing: Closing) -> None:
         super().__init__()
         self.state = state
         self.starter = starter
         self.stopper = stopper
-        self.report = report
+        self.closing = closing
         self.heartbeat: Heartbeat | None = None
         self.on_cut_off: Callable[[], None] = lambda: None
         self.on_new_identity: Callable[[], None] = lambda: None
@@ -141,7 +141,7 @@ class Reconcile(Service):
             return False
         if self.state.registry.highest_done(queue, claim.id) >= int(claim.fence):
             # finished already: only its release is missing, it must neither begin again nor be forgotten
-            self.report.release(Run(self.state.queues[queue], node, claim), "none")
+            self.closing.release(Run(self.state.queues[queue], node, claim), "none")
             return False
         return True
 

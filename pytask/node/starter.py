@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from pytask import wire
+from pytask.errors import StoreError
 from pytask.keys import QueueKeys, flaw_of_id
+from pytask.node.closing import Closing
 from pytask.node.report import Report
 from pytask.node.run import BEGIN, RUN, Run
 from pytask.node.runner import Runner
@@ -21,11 +23,14 @@ log = logging.getLogger("pytask.node")
 class Starter:
     """Begins claims."""
 
-    def __init__(self, state: NodeState, runner: Runner, stopper: Stopper, report: Report) -> None:
+    def __init__(
+        self, state: NodeState, runner: Runner, stopper: Stopper, report: Report, closing: Closing
+    ) -> None:
         self.state = state
         self.runner = runner
         self.stopper = stopper
         self.report = report
+        self.closing = closing
         self._answers = {
             b"missing": self._missing,
             b"wrong": self._wrong,
@@ -39,9 +44,22 @@ class Starter:
 
     def accept(self, queue: QueueKeys, node: bytes, claims: Sequence[Claim]) -> None:
         """Register claims of this node and begin them. Blocks until the records have answered."""
-        runs = [run for claim in claims if (run := self._register(queue, node, claim))]
-        if runs:
-            self.begin(queue, node, runs)
+        self.begin_or_return(queue, node, self.register(queue, node, claims))
+
+    def register(self, queue: QueueKeys, node: bytes, claims: Sequence[Claim]) -> list[Run]:
+        """Make runs of claims; they count against the node's capacity from now on. Does not block."""
+        return [run for claim in claims if (run := self._register(queue, node, claim))]
+
+    def begin_or_return(self, queue: QueueKeys, node: bytes, runs: Sequence[Run]) -> None:
+        """Begin runs; where the server refuses to, their ids go back to the head of the queue."""
+        try:
+            if runs:
+                self.begin(queue, node, runs)
+        except StoreError:
+            for run in runs:
+                if run.phase == BEGIN and self.state.registry.holds(run):
+                    self.closing.release(run, "head")
+            raise
 
     def _register(self, queue: QueueKeys, node: bytes, claim: Claim) -> Run | None:
         registry = self.state.registry
@@ -56,7 +74,7 @@ class Starter:
         flaw = flaw_of_id(claim.id)
         if flaw:
             log.warning("id %s is on the dead list: %s", wire.shown(claim.id), flaw)
-            self.report.release(run, "dead")
+            self.closing.release(run, "dead")
             return None
         return run
 
@@ -83,26 +101,26 @@ class Starter:
             self.stopper.stop(run)
 
     def _tail(self, run: Run, answer: list[Any]) -> None:
-        self.report.tail(run, answer[1], answer[2])
+        self.closing.tail(run, answer[1], answer[2])
 
     def _missing(self, run: Run, _answer: list[Any]) -> None:
-        self.report.miss(run)
+        self.closing.miss(run)
 
     def _wrong(self, run: Run, _answer: list[Any]) -> None:
         log.warning("id %s is on the dead list: task-<id> is not a hash", wire.shown(run.id))
-        self.report.release(run, "dead")
+        self.closing.release(run, "dead")
 
     def _ended(self, run: Run, answer: list[Any]) -> None:
         """A repeated push of an id that has ended: a push alone never restarts anything."""
         data = wire.encode_json({"state": wire.to_str(answer[1])})
         self.state.store.records.publish(run.id, wire.encode_event("ignored", data))
-        self.report.release(run, "none")
+        self.closing.release(run, "none")
 
     def _early(self, run: Run, _answer: list[Any]) -> None:
-        self.report.release(run, "early")
+        self.closing.release(run, "early")
 
     def _elsewhere(self, run: Run, answer: list[Any]) -> None:
-        self.report.send_elsewhere(run, answer[1])
+        self.closing.send_elsewhere(run, answer[1])
 
     def _stale(self, run: Run, answer: list[Any]) -> None:
         """The record has seen a higher fence (a failover took ours back): ask for a new one."""

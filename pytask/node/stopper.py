@@ -111,7 +111,7 @@ class Stopper:
             run.phase = RELEASE
             self.state.registry.remove(run)
         elif run.wish == DROP:
-            self.runner.report.release(run, "none")
+            self.runner.report.closing.release(run, "none")
         elif run.wish == RELOAD:
             self._reload(run)
         elif run.wish == states.WAIT:

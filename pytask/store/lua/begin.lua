@@ -18,16 +18,15 @@ local function when(text)
   return string.format('%.6f', math.max(math.min(n, 1e12), 0))
 end
 
-local function run(key, h, size, attempt, deliveries)
-  local data = size > 0 and size <= most and redis.call('HGET', key, 'data')
-  return {'run', h[12] or false, data, size, attempt, deliveries, h[13] or ''}
+local function run(h, size, attempt, deliveries)
+  return {'run', h[12] or false, h[15] or false, size, attempt, deliveries, h[13] or ''}
 end
 
 local function begin(key, fence, lost, early)
   local size = redis.pcall('HSTRLEN', key, 'data')
   if type(size) == 'table' then return {'wrong'} end
   local h = redis.call('HMGET', key, 'state', 'fence', 'closed', 'node', 'at', 'control', 'deliveries', 'due',
-    'due_used', 'expires', 'attempt', 'task', 'cleanup', 'created')
+    'due_used', 'expires', 'attempt', 'task', 'cleanup', 'created', size <= most and 'data' or 'none')
   local state, last, closed, at = h[1] or 'WAIT', tonumber(h[2] or '0') or 0, h[3], h[5]
   if not h[1] and not h[2] and not h[12] and redis.call('EXISTS', key) == 0 then return {'missing'} end
   local f = tonumber(fence)
@@ -35,7 +34,7 @@ local function begin(key, fence, lost, early)
   if last > f or (ours and (h[4] ~= node or at ~= queue)) then return {'stale', h[2]} end
   if ours then
     if closed == fence then return {'tail', state, when(h[8])} end
-    return run(key, h, size, tonumber(h[11] or '1') or 1, tonumber(h[7] or '0') or 0)
+    return run(h, size, tonumber(h[11] or '1') or 1, tonumber(h[7] or '0') or 0)
   end
   local tail = lost == '1' and at == queue and closed ~= false and closed == h[2]
   if ENDED[state] or state == 'STOPPED' then
@@ -70,7 +69,7 @@ local function begin(key, fence, lost, early)
   if h[11] then redis.call('HDEL', key, 'output', 'ended') end
   redis.call('PERSIST', key)
   redis.call('PUBLISH', key, '{"event":"running","data":{"node":"' .. node .. '","attempt":' .. attempt .. '}}')
-  return run(key, h, size, attempt, deliveries)
+  return run(h, size, attempt, deliveries)
 end
 
 local out = {}

@@ -8,7 +8,7 @@ local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', time[2])
 
 local function finish(key, fence, state, output, due, event)
-  local h = redis.pcall('HMGET', key, 'state', 'fence', 'closed', 'node', 'control', 'due', 'at', 'attempt')
+  local h = redis.pcall('HMGET', key, 'state', 'fence', 'closed', 'node', 'control', 'due', 'at', 'attempt', 'unknown')
   if h.err or (not h[2] and redis.call('EXISTS', key) == 0) then return {'gone'} end
   if h[2] ~= fence or h[4] ~= node or h[7] ~= queue then return {'fenced'} end
   if h[3] == fence then return {'again', h[1] or 'WAIT', h[6] or ''} end
@@ -28,7 +28,7 @@ local function finish(key, fence, state, output, due, event)
     redis.call('HSET', key, 'state', state, 'closed', fence, 'last_update', now, 'attempt', attempt)
   else
     redis.call('HSET', key, 'state', state, 'closed', fence, 'output', output, 'last_update', now, 'ended', now)
-    redis.call('HDEL', key, 'control', 'unknown')
+    if h[5] or h[9] then redis.call('HDEL', key, 'control', 'unknown') end
   end
   redis.call('PUBLISH', key, event)
   return {'ok', state, due}

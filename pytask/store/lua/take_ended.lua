@@ -3,7 +3,6 @@
 -- ARGV  1 how many at most
 -- Returns all ids on that list, oldest last. A second run returns the same ids again, and more where there is room.
 local room = tonumber(ARGV[1]) - redis.call('LLEN', KEYS[2])
-for _ = 1, room do
-  if not redis.call('LMOVE', KEYS[1], KEYS[2], 'RIGHT', 'LEFT') then break end
-end
+local ids = room > 0 and redis.call('RPOP', KEYS[1], room)
+if ids and #ids > 0 then redis.call('LPUSH', KEYS[2], unpack(ids)) end
 return redis.call('LRANGE', KEYS[2], 0, -1)

@@ -1,0 +1,123 @@
+"""Closing: what follows the end of a run: `end-task`, and giving the claim up, one way or another.
+
+A crash anywhere leaves the claim; whoever begins the task next sees how far it came and does the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+from pytask import states, wire
+from pytask.keys import QueueKeys
+from pytask.node.outbox import MOST_ROWS, Outbox, Row
+from pytask.node.run import RELEASE, TAIL, Run
+from pytask.node.state import NodeState
+from pytask.store.claims import Release
+
+log = logging.getLogger("pytask.node")
+
+END_TASK_CAP = 100_000
+ENDED = frozenset(state.encode() for state in states.ENDED)
+PARKED = frozenset(state.encode() for state in states.PARKED)
+STOPPED = states.STOPPED.encode()
+
+
+class Closing(Outbox):
+    """The ends of runs."""
+
+    name = "closing"
+
+    def __init__(self, state: NodeState) -> None:
+        super().__init__()
+        self.state = state
+        self.on_parked: Callable[[str], None] = lambda _queue: None
+        self._elsewhere = self.box(self._send_elsewhere)
+        self._ended = self.box(self._send_ended)
+        self._parks = self.box(self._send_parks)
+        self._misses = self.box(self._send_misses)
+        self._releases = self.box(self._send_releases)
+
+    def release(self, run: Run, mode: str, state: bytes = b"") -> None:
+        """Give the claim up without a finish."""
+        run.phase = RELEASE
+        self.add(self._releases, run, (mode, state))
+
+    def miss(self, run: Run) -> None:
+        """There is no record."""
+        self.add(self._misses, run, None)
+
+    def send_elsewhere(self, run: Run, key: bytes) -> None:
+        """Another queue's claim runs it: hand the push over, then give the claim up."""
+        self.add(self._elsewhere, run, key)
+
+    def tail(self, run: Run, state: bytes, due: bytes) -> None:
+        """The record says how the run ended: do what follows."""
+        run.phase = TAIL
+        if state in ENDED:
+            self.add(self._ended if run.cleanup else self._releases, run, ("end", state))
+        elif state == STOPPED:
+            self.release(run, "end", state)
+        elif state in PARKED:
+            self.add(self._parks, run, due or b"0")
+        else:
+            self.release(run, "head")
+
+    def _send_elsewhere(self, _queue: QueueKeys, _node: bytes, rows: list[Row]) -> None:
+        for run, key in rows:
+            self.state.store.queues.push_to_key(key, [run.id])
+            self.release(run, "none")
+
+    def _send_ended(self, _queue: QueueKeys, _node: bytes, rows: list[Row]) -> None:
+        length = self.state.store.endings.push([run.id for run, _ in rows])
+        for run, (mode, state) in rows:
+            self.release(run, mode, state)
+        if length > END_TASK_CAP:
+            self._relieve(length)
+
+    def _relieve(self, length: int) -> None:
+        """Nobody takes ended ids: let the oldest records expire as Cleanup would, and say so."""
+        if self.state.store.endings.get_takers():
+            return
+        settings = self.state.settings
+        log.error(
+            "end-task holds %d ids and no Cleanup lives: the oldest are let expire (run Cleanup, or take them)",
+            length,
+        )
+        ids = self.state.store.endings.take(self.state.id, 2 * MOST_ROWS)
+        ttls = states.ttl_by_state(settings.result_ttl, settings.failure_ttl)
+        self.state.store.records.cleanup(ids, ttls)
+        self.state.store.endings.drop_all(self.state.id, len(ids))
+
+    def _send_parks(self, queue: QueueKeys, node: bytes, rows: list[Row]) -> None:
+        triples = [(run.id, run.fence, due) for run, due in rows]
+        self.state.store.claims(queue.name).park(node, triples)
+        self._forget(rows)
+        self.on_parked(queue.name)
+
+    def _send_misses(self, queue: QueueKeys, node: bytes, rows: list[Row]) -> None:
+        triples = [(run.id, run.fence, run.claim.how) for run, _ in rows]
+        wait = self.state.settings.hash_wait
+        for (run, _), when in zip(
+            rows, self.state.store.claims(queue.name).miss(node, triples, wait), strict=True
+        ):
+            if when == b"dead":
+                log.warning("id %s is on the dead list: no record came for it", wire.shown(run.id))
+        self._forget(rows)
+        self.on_parked(queue.name)
+
+    def _send_releases(self, queue: QueueKeys, node: bytes, rows: list[Row]) -> None:
+        once: dict[bytes, Row] = {}
+        later = []
+        for row in rows:
+            if once.setdefault(row[0].id, row) is not row:
+                later.append(row)
+        releases = [Release(run.id, run.fence, mode, state) for run, (mode, state) in once.values()]
+        self.state.store.claims(queue.name).release(node, releases)
+        self._forget(once.values())
+        if later:
+            self._send_releases(queue, node, later)
+
+    def _forget(self, rows: Iterable[Row]) -> None:
+        for run, _ in rows:
+            self.state.registry.remove(run)

@@ -1,0 +1,92 @@
+"""Outbox: rows that wait to be sent, in boxes; one greenlet sends all that is there, in batches.
+
+What arrives while a batch is under way makes the next batch, so that a batch never waits for company. A row
+leaves its box only when it was sent; while Redis is away everything waits here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from pytask.errors import StoreError
+from pytask.keys import QueueKeys
+from pytask.node.run import Run
+from pytask.node.service import Service
+
+MOST_ROWS = 500  # a batch
+Row = tuple[Run, Any]
+Box = list[Row]
+Send = Callable[[QueueKeys, bytes, list[Row]], None]
+
+
+class Outbox(Service):
+    """Boxes in the order in which they are sent. Any greenlet may add; only its own one sends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._wake = Event()
+        self._boxes: list[tuple[Box, Send]] = []
+
+    def box(self, send: Send) -> Box:
+        """A new box, behind the others, whose rows `send` sends: (queue, node, rows of both)."""
+        made: Box = []
+        self._boxes.append((made, send))
+        return made
+
+    def add(self, box: Box, run: Run, what: Any) -> None:
+        """Put a row in a box."""
+        box.append((run, what))
+        self._wake.set()
+
+    def run(self) -> None:
+        """Send what there is, for ever."""
+        self._wake.set()
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            for box, send in self._boxes:
+                self._drain(box, send)
+
+    def wait_until_sent(self, seconds: float) -> bool:
+        """Wait until every box is empty; False where some are not after so many seconds."""
+        deadline = time.monotonic() + seconds
+        while self._waiting and time.monotonic() < deadline:
+            gevent.sleep(0.01)
+        return not self._waiting
+
+    @property
+    def _waiting(self) -> bool:
+        return any(box for box, _ in self._boxes)
+
+    def _drain(self, box: Box, send: Send) -> None:
+        """Send a box's rows by queue and node. What could not be sent stays, and holds nothing else up."""
+        rows, failed, problem = box[:], [], None
+        if not rows:
+            return
+        for (queue, node), group in _by_owner(rows):
+            for start in range(0, len(group), MOST_ROWS):
+                part = group[start : start + MOST_ROWS]
+                try:
+                    send(queue, node, part)
+                except StoreError as error:
+                    failed += part
+                    problem = error
+        box[: len(rows)] = failed
+        if problem:
+            raise problem
+
+
+def _by_owner(rows: list[Row]) -> Iterable[tuple[tuple[QueueKeys, bytes], list[Row]]]:
+    first = rows[0][0]
+    if all(run.queue is first.queue and run.node is first.node for run, _ in rows):
+        return [((first.queue, first.node), rows)]
+    groups: dict[tuple[QueueKeys, bytes], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row[0].queue, row[0].node].append(row)
+    return groups.items()
