@@ -100,9 +100,12 @@ class PyTask:
 
     @property
     def is_embedded(self) -> bool:
-        """Does the app start a server of its own? `embedded`, or `embedded:<directory>` to keep its data."""
+        """Does the app start a server of its own?
+
+        `embedded`; `embedded:<directory>` keeps its data there; `embedded+tcp` listens on a port of loopback, with a password.
+        """
         given = self.settings.redis
-        return isinstance(given, str) and given.partition(":")[0] == "embedded"
+        return isinstance(given, str) and given.partition(":")[0] in ("embedded", "embedded+tcp")
 
     @property
     def url(self) -> str:
@@ -117,8 +120,8 @@ class PyTask:
         from pytask.embedded import EmbeddedServer
 
         if self._embedded is None:
-            directory = str(self.settings.redis).partition(":")[2]
-            self._embedded = EmbeddedServer(directory or None).start()
+            kind, _, directory = str(self.settings.redis).partition(":")
+            self._embedded = EmbeddedServer(directory or None, tcp=kind == "embedded+tcp").start()
         return self._embedded.url
 
     @property

@@ -18,7 +18,7 @@ import time
 from types import FrameType
 
 from pytask.app import PyTask
-from pytask.cli.worker import CHILD_FD, PARENT
+from pytask.cli.worker import CHILD_FD, PARENT, URL
 from pytask.errors import StoreError
 
 log = logging.getLogger("pytask.parent")
@@ -77,7 +77,7 @@ class Parent:
         self.count = count
         self.command = [*command, "--processes=1"]
         if app.is_embedded:
-            self.command = [part for part in self.command if part != "--embedded"] + ["--url", app.url]
+            os.environ[URL] = app.url  # not on a command line, which everybody can read: it may hold a password
         self.children: list[Child] = []
         self.crashes = 0
         self.not_before = 0.0

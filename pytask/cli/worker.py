@@ -17,6 +17,7 @@ from pytask.logs import FORMATS, LEVELS, setup_logging
 
 CHILD_FD = "PYTASK_INTERNAL_FD"  # where a child tells its parent the ids of its node
 PARENT = "PYTASK_INTERNAL_PARENT"
+URL = "PYTASK_INTERNAL_URL"  # where the embedded server of the parent is
 
 
 @click.command(short_help="Run a node: take tasks and run them.")
@@ -93,6 +94,8 @@ def _pid_file(path: str | None) -> Iterator[None]:
 
 def _run_node(where: str, path: str, config: str | None, flags: dict[str, Any]) -> int:
     app = load_app(where, path)
+    if URL in os.environ:
+        flags["redis"] = os.environ[URL]
     app.configure(file=config, **flags)
     parent = os.environ.get(PARENT)
     return app.run_node(int(parent) if parent else None, _tell_parent)
