@@ -102,7 +102,8 @@ class PyTask:
     def is_embedded(self) -> bool:
         """Does the app start a server of its own?
 
-        `embedded`; `embedded:<directory>` keeps its data there; `embedded+tcp` listens on a port of loopback, with a password.
+        `embedded` is on a unix socket; `embedded:<directory>` keeps its data there; `embedded+tcp` listens on a
+        port of loopback, with a password.
         """
         given = self.settings.redis
         return isinstance(given, str) and given.partition(":")[0] in ("embedded", "embedded+tcp")
