@@ -45,7 +45,7 @@ class PyTask:
         self.tasks: dict[str, type[Task]] = {}
         self._local: list[tuple[str, dict[str, Any]]] = []
         self._exception_handlers: list[Callable[[BaseException], Any]] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._target: Target | None = None
         self._embedded: Any = None
         self._helpers: PyTaskHelpers | None = None
@@ -128,16 +128,19 @@ class PyTask:
     @property
     def helpers(self) -> PyTaskHelpers:
         """The producers' helpers; connects when first used."""
-        if self._helpers is None:
-            self._helpers = PyTaskHelpers(Store(self.target, self.settings.namespace), self.settings.queues)
-        return self._helpers
+        with self._lock:
+            if self._helpers is None:
+                store = Store(self.target, self.settings.namespace)
+                self._helpers = PyTaskHelpers(store, self.settings.queues)
+            return self._helpers
 
     @property
     def redis(self) -> Any:
         """A redis-py client for the app's own use: replies are bytes, at most 100 connections."""
-        if self._redis is None:
-            self._redis = self.target.client(timeout=None, size=100)
-        return self._redis
+        with self._lock:
+            if self._redis is None:
+                self._redis = self.target.client(timeout=None, size=100)
+            return self._redis
 
     def disconnect(self) -> None:
         """Forget every connection; they are made anew when used. The embedded server goes on."""
@@ -178,7 +181,7 @@ class PyTask:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", monkey.MonkeyPatchWarning)
             monkey.patch_all()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         warnings.warn(
             "gevent patches late, in run(): what was imported before may still block the node. "
             "Start it with `pytask worker module:app`, or patch at the top of the script.",

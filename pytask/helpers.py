@@ -70,8 +70,9 @@ class PyTaskHelpers:
         `task` is a name or a class. The data is a dict, or keywords, not both. `cleanup=False` keeps the record
         after the end. An id that exists already is written over, and runs again only where it waits.
         """
-        raw, fields = self._record(task, data, task_data, task_id, cleanup)
-        self.store.queues.create([(raw, fields)], check_queue_name(queue))
+        queue = check_queue_name(queue)
+        raw, fields = self._record(task, data, task_data, task_id, cleanup, queue)
+        self.store.queues.create([(raw, fields)], queue)
         return wire.id_to_str(raw)
 
     def start_tasks(
@@ -88,7 +89,7 @@ class PyTaskHelpers:
         """
         queue = check_queue_name(queue)
         ids: list[str] = []
-        rows = map(self._row, tasks)
+        rows = (self._row(new, queue) for new in tasks)
         while batch := list(islice(rows, BATCH)):
             self.store.queues.create(batch, queue)
             ids += [wire.id_to_str(row[0]) for row in batch]
@@ -96,19 +97,21 @@ class PyTaskHelpers:
                 progress(len(ids))
         return ids
 
-    def _row(self, new: NewTask) -> tuple[bytes, dict[str, Any]]:
+    def _row(self, new: NewTask, queue: str) -> tuple[bytes, dict[str, Any]]:
         if isinstance(new, Mapping):
             unknown = set(new) - {"task", "data", "task_id", "cleanup"}
             if unknown or "task" not in new:
                 raise InvalidInputError(f"a task has the keys task, data, task_id, cleanup, not {sorted(new)}")
-            return self._record(new["task"], new.get("data"), {}, new.get("task_id"), new.get("cleanup", True))
+            return self._record(
+                new["task"], new.get("data"), {}, new.get("task_id"), new.get("cleanup", True), queue
+            )
         if not 1 <= len(new) <= 3:
             raise InvalidInputError("a task is (task,), (task, data), (task, data, task_id) or a dict")
         task, data, task_id = (*new, None, None)[:3]
-        return self._record(task, data, {}, task_id, True)
+        return self._record(task, data, {}, task_id, True, queue)
 
     def _record(
-        self, task: Any, data: Any, more: dict[str, Any], task_id: Id | None, cleanup: bool
+        self, task: Any, data: Any, more: dict[str, Any], task_id: Id | None, cleanup: bool, queue: str
     ) -> tuple[bytes, dict[str, Any]]:
         if data is not None and more:
             raise InvalidInputError("give the data as a dict or as keywords, not both")
@@ -123,6 +126,8 @@ class PyTaskHelpers:
         }
         if not cleanup:
             fields["cleanup"] = "false"
+        if queue:
+            fields["queue"] = queue
         return raw, fields
 
     # Controlling tasks.
@@ -140,7 +145,7 @@ class PyTaskHelpers:
             return False
         queue = self._queue_of(answer[2], answer[3])
         if answer[1] == states.RUNNING.encode():
-            self.store.queues.remember_stop(self.store.keys.queue(queue), raw)
+            self.store.claims(queue).note_stop(raw, answer[4])
         elif answer[1].decode() in states.PARKED:
             self.store.claims(queue).nudge(raw)
         return True

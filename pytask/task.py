@@ -101,7 +101,8 @@ class Task:
         Returns at once; waits only while 10,000 events of the node are unsent. Raises InvalidInputError
         for a name that is no event name or belongs to pytask, and for data that JSON cannot hold.
         """
-        if not EVENT_RULE.fullmatch(str(event)):
+        name: object = event
+        if not (isinstance(name, str) and EVENT_RULE.fullmatch(name)):
             raise InvalidInputError("an event name is 1 to 100 characters of A-Z a-z 0-9 _ . : / -")
         self._running.emit(event, data)
 

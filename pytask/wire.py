@@ -7,6 +7,7 @@ Nothing here talks to a server. What a producer wrote is decoded with the standa
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, NoReturn
 
 import ujson
@@ -63,12 +64,19 @@ def _refuse_constant(constant: str) -> NoReturn:
     raise WireError(f"{constant} is not JSON")
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise WireError(f"is not JSON: the number {shown(text)} is too large")
+    return value
+
+
 def decode_json(raw: bytes) -> Any:
     """The value of a JSON text. Raises WireError, in words, for anything that is none."""
     try:
         if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
             ujson.loads(raw)  # refuses depth without recursion
-        return json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+        return json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
     except UnicodeDecodeError as error:
         raise WireError(f"is not UTF-8 (byte {error.start})") from error
     except RecursionError as error:

@@ -6,6 +6,7 @@ A crash anywhere leaves the claim; whoever begins the task next sees how far it 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 
 from pytask import states, wire
@@ -32,6 +33,8 @@ class Closing(Outbox):
         super().__init__()
         self.state = state
         self.on_parked: Callable[[str], None] = lambda _queue: None
+        self._takers: dict[bytes, bytes] = {}
+        self._takers_since = 0.0
         self._elsewhere = self.box(self._send_elsewhere)
         self._ended = self.box(self._send_ended)
         self._parks = self.box(self._send_parks)
@@ -77,9 +80,9 @@ class Closing(Outbox):
 
     def _relieve(self, length: int) -> None:
         """Nobody takes ended ids: let the oldest records expire as Cleanup would, and say so."""
-        if self.state.store.endings.get_takers():
-            return
         settings = self.state.settings
+        if self._a_cleanup_lives(settings.node_timeout):
+            return
         log.error(
             "end-task holds %d ids and no Cleanup lives: the oldest are let expire (run Cleanup, or take them)",
             length,
@@ -88,6 +91,13 @@ class Closing(Outbox):
         ttls = states.ttl_by_state(settings.result_ttl, settings.failure_ttl)
         self.state.store.records.cleanup(ids, ttls)
         self.state.store.endings.drop_all(self.state.id, len(ids))
+
+    def _a_cleanup_lives(self, patience: float) -> bool:
+        """Has any of the Cleanups that announced themselves moved on, since we first saw them as they are?"""
+        takers, now = self.state.store.endings.get_takers(), time.monotonic()
+        if takers != self._takers:
+            self._takers, self._takers_since = takers, now
+        return bool(takers) and now - self._takers_since < patience
 
     def _send_parks(self, queue: QueueKeys, node: bytes, rows: list[Row]) -> None:
         triples = [(run.id, run.fence, due) for run, due in rows]

@@ -80,7 +80,9 @@ class LocalRun:
                     self._call()
                 self.state = states.SUCCESS
                 return
-            except Exception as error:
+            except gevent.GreenletExit:
+                raise
+            except BaseException as error:  # the edge of user code: sys.exit() in a task must not end the node
                 self.state = states.RETRY
                 log.exception("local task %s failed; it begins again", self.task_class.NAME)
                 call_handlers(self.local.state, error)
@@ -109,7 +111,7 @@ class LocalRun:
         assert self.task is not None
         try:
             self.task.stop()
-        except Exception as error:  # noqa: BLE001 - the edge of user code
+        except BaseException as error:  # noqa: BLE001 - the edge of user code
             log.warning("stop() of local task %s raised %s", self.task_class.NAME, outcomes.text_of(error))
 
 

@@ -202,7 +202,8 @@ class Node:
         return any(run.wish is None for run in self._open_runs())
 
     def _leave(self) -> None:
-        self.local.stop()
+        with gevent.Timeout(FLUSH_SECONDS, False):
+            self.local.stop()
         self.report.wait_until_sent(FLUSH_SECONDS)
         self.closing.wait_until_sent(FLUSH_SECONDS)
         for service in reversed(self.services):

@@ -50,8 +50,10 @@ class Outbox(Service):
         while True:
             self._wake.wait()
             self._wake.clear()
-            for box, send in self._boxes:
-                self._drain(box, send)
+            # what comes while this round is under way waits for the next one: an outcome must not overtake events
+            counts = [len(box) for box, _ in self._boxes]
+            for (box, send), count in zip(self._boxes, counts, strict=True):
+                self._drain(box, send, count)
 
     def wait_until_sent(self, seconds: float) -> bool:
         """Wait until every box is empty; False where some are not after so many seconds."""
@@ -64,9 +66,9 @@ class Outbox(Service):
     def _waiting(self) -> bool:
         return any(box for box, _ in self._boxes)
 
-    def _drain(self, box: Box, send: Send) -> None:
-        """Send a box's rows by queue and node. What could not be sent stays, and holds nothing else up."""
-        rows, failed, problem = box[:], [], None
+    def _drain(self, box: Box, send: Send, count: int) -> None:
+        """Send a box's first rows by queue and node. What could not be sent stays, and holds nothing else up."""
+        rows, failed, problem = box[:count], [], None
         if not rows:
             return
         for (queue, node), group in _by_owner(rows):

@@ -11,6 +11,7 @@ import logging
 from typing import Any
 
 import gevent
+from gevent import GreenletExit
 
 from pytask import states, wire
 from pytask.node import outcome as outcomes
@@ -179,13 +180,15 @@ def call_handlers(state: NodeState, error: BaseException) -> None:
     for handler in state.exception_handlers:
         try:
             handler(error)
-        except Exception:
+        except GreenletExit:
+            raise
+        except BaseException:  # the edge of user code: sys.exit() in a handler must not end the node
             log.exception("an exception handler failed")
 
 
 def _wrong_arguments(task_class: type[Task], data: dict[str, Any]) -> BadInput | None:
     try:
-        inspect.signature(task_class).bind(**data)
+        inspect.signature(task_class.__init__).bind(None, **data)
     except TypeError as error:
         return BadInput(f"the field 'data' does not fit {task_class.NAME}: {error}")
     except ValueError:

@@ -101,6 +101,7 @@ class Starter:
             self.stopper.stop(run)
 
     def _tail(self, run: Run, answer: list[Any]) -> None:
+        run.cleanup = answer[3] != b"false"
         self.closing.tail(run, answer[1], answer[2])
 
     def _missing(self, run: Run, _answer: list[Any]) -> None:

@@ -117,6 +117,11 @@ class Claims:
         count, wait = self.client.call("promote", (k.key, k.claims, k.due), (most,))
         return count, float(wait) if wait else None
 
+    def note_stop(self, task_id: bytes, fence: bytes) -> bool:
+        """Note a stop where the beat of the owner finds it; False where the claim with this fence is no more."""
+        k = self.keys
+        return bool(self.client.call("note_stop", (k.claims, k.control), (task_id, fence)))
+
     def nudge(self, task_id: bytes) -> bool:
         """Bring a parked id back at once."""
         k = self.keys

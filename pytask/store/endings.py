@@ -26,6 +26,8 @@ class Endings:
 
     def get(self, most: int) -> list[bytes]:
         """Ids in the list, the oldest first."""
+        if most <= 0:
+            return []
         return list(reversed(self.client.execute("LRANGE", self.keys.end, -most, -1)))
 
     def wait_for_id(self, node: bytes, seconds: float) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytask.keys import Keys, QueueKeys
+from pytask.keys import Keys
 from pytask.store.client import Client, as_dict
 
 
@@ -34,12 +34,10 @@ class Queues:
         """Push ids to the queue with this key (as a record's `at` names it)."""
         self.client.execute("RPUSH" if first else "LPUSH", key, *ids)
 
-    def remember_stop(self, queue: QueueKeys, task_id: bytes) -> None:
-        """Note a stop where the beat of the node that owns the id finds it."""
-        self.client.execute("HSET", queue.control, task_id, "stop")
-
     def get_waiting(self, queue: str, most: int) -> list[bytes]:
         """Ids that wait, the next one first; at most so many."""
+        if most <= 0:
+            return []
         ids = self.client.execute("LRANGE", self.keys.queue(queue).key, -most, -1)
         return list(reversed(ids))
 

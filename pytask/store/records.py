@@ -29,7 +29,7 @@ class Records:
         args: list[Any] = []
         for _, fence, lost, early in claims:
             args += (fence, lost, early)
-        shared = (node, queue, max_deliveries, max_data)
+        shared = (node, queue, self.keys.queue().key, max_deliveries, max_data)
         return self.client.call_each("begin", [task(row[0]) for row in claims], shared, args, 3)
 
     def finish(

@@ -88,9 +88,11 @@ class Cleanup(Task):
             gevent.sleep(RETRY_DELAY)
 
     def _serve(self, ids: list[bytes]) -> None:
-        failed = [task_id for task_id in ids if not self._handle(task_id)] if self.handler else []
+        failed = {task_id for task_id in ids if not self._handle(task_id)} if self.handler else set()
         done = [task_id for task_id in ids if task_id not in failed] if failed else ids
         self.store.records.cleanup(done, self.ttls)
+        if self.handler and done:
+            self.store.endings.forget_failures(done)
         if not failed:
             self.store.endings.drop_all(self.name, len(ids))
             return
@@ -103,12 +105,14 @@ class Cleanup(Task):
         record = self.helpers.get_task(task_id) or {}
         try:
             self.handler(wire.id_to_str(task_id), record)
-        except Exception:
+        except gevent.GreenletExit:
+            raise
+        except BaseException:  # the edge of user code: sys.exit() in a handler must not end the node
             log.exception("the task handler failed for id %s", wire.shown(task_id))
             return False
         return True
 
-    def _keep(self, failed: list[bytes]) -> None:
+    def _keep(self, failed: set[bytes]) -> None:
         """Try ids again later, except those that have failed too often."""
         for task_id in failed:
             if self.store.endings.count_failure(task_id) >= MOST_FAILURES:

@@ -6,8 +6,9 @@ local status = redis.call('HGET', KEYS[1], ARGV[1])
 if not status or string.sub(status, 1, 1) == '-' then return {-1} end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 local out = {redis.call('HLEN', KEYS[2])}
-local told = redis.call('HKEYS', KEYS[3])
-for _, id in ipairs(told) do
-  if redis.call('HEXISTS', KEYS[2], id) == 1 then out[#out + 1] = id end
+local told = redis.call('HGETALL', KEYS[3])
+for i = 1, #told, 2 do
+  local mine = redis.call('HGET', KEYS[2], told[i])
+  if mine and string.match(mine, '^%d+') == told[i + 1] then out[#out + 1] = told[i] end
 end
 return out

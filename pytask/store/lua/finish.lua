@@ -24,10 +24,12 @@ local function finish(key, fence, state, output, due, event)
     redis.call('HSET', key, 'state', state, 'closed', fence, 'output', output, 'last_update', now, 'due', due)
   elseif state == 'WAIT' then
     -- put back by its node: this start was ended neither by its own outcome nor by a death
-    local attempt = math.max((tonumber(h[8] or '1') or 1) - 1, 0)
-    redis.call('HSET', key, 'state', state, 'closed', fence, 'last_update', now, 'attempt', attempt)
+    local attempt = h[8] and #h[8] <= 9 and tonumber(string.match(h[8], '^%d+$') or '1') or 1
+    redis.call('HSET', key, 'state', state, 'closed', fence, 'last_update', now,
+      'attempt', math.max(attempt - 1, 0))
   else
-    redis.call('HSET', key, 'state', state, 'closed', fence, 'output', output, 'last_update', now, 'ended', now)
+    redis.call('HSET', key, 'state', state, 'closed', fence, 'output', output, 'last_update', now,
+      state ~= 'STOPPED' and 'ended' or 'last_update', now)
     if h[5] or h[9] then redis.call('HDEL', key, 'control', 'unknown') end
   end
   redis.call('PUBLISH', key, event)

@@ -4,7 +4,9 @@
 -- Returns how many were parked. Guard: of:<node>[id] begins with the fence; a second run changes nothing.
 local parked = 0
 for i = 2, #ARGV, 3 do
-  local id, fence, when = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local id, fence, when = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
+  if not when or when ~= when then when = 0 end -- a record may hold anything
+  when = string.format('%.6f', math.max(math.min(when, 1e12), 0))
   local mine = redis.call('HGET', KEYS[3], id)
   if mine and string.match(mine, '^%d+') == fence then
     redis.call('HDEL', KEYS[3], id)

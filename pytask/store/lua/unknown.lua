@@ -11,9 +11,11 @@ local time = redis.call('TIME')
 local text = time[1] .. '.' .. string.format('%06d', time[2])
 local now = tonumber(text)
 local first = tonumber(h[5] or text) or now
+if not (first > 0 and first <= now) then first = now end -- whatever a producer wrote
 local left = first + tonumber(ARGV[4]) - now
 if h[9] ~= 'stop' and left <= 0 then return {'over'} end
-local attempt = math.max((tonumber(h[6] or '1') or 1) - 1, 0)
+local attempt = h[6] and #h[6] <= 9 and tonumber(string.match(h[6], '^%d+$') or '1') or 1
+attempt = math.max(attempt - 1, 0)
 local state = attempt == 0 and 'SCHEDULED' or 'RETRY'
 local delay = math.min(math.max((now - first) / 2, 0.25), 5, math.max(left, 0))
 if h[9] == 'stop' then delay = 0 end
