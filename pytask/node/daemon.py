@@ -12,13 +12,14 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 import gevent
 from gevent.event import Event
 from gevent.util import format_run_info
 
+from pytask import wire
 from pytask.errors import StoreError, StoreRefused
 from pytask.node.node import Node
 
@@ -27,6 +28,12 @@ log = logging.getLogger("pytask.node")
 CLEAN, KILLED, USAGE, NO_REDIS = 0, 1, 2, 3
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTSTP, signal.SIGCONT)
 PARENT_LOOK = 1.0  # seconds
+
+
+def log_error(context: object, kind: type[BaseException], value: BaseException, trace: TracebackType) -> None:
+    """What a greenlet that a task spawned has raised, SystemExit too: told of in the log, and the node goes on."""
+    if not issubclass(kind, gevent.GreenletExit):
+        log.error("a greenlet failed: %s", wire.shown(repr(context), 200), exc_info=(kind, value, trace))
 
 
 class Daemon:
@@ -56,6 +63,7 @@ class Daemon:
             self._waker.stop()
 
     def _run(self) -> int:
+        gevent.get_hub().handle_error = log_error
         try:
             self.node.start()
             self.banner(self.node)

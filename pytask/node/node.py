@@ -204,8 +204,8 @@ class Node:
     def _leave(self) -> None:
         with gevent.Timeout(FLUSH_SECONDS, False):
             self.local.stop()
-        self.report.wait_until_sent(FLUSH_SECONDS)
-        self.closing.wait_until_sent(FLUSH_SECONDS)
+            self.report.wait_until_sent(FLUSH_SECONDS)
+            self.closing.wait_until_sent(FLUSH_SECONDS)
         for service in reversed(self.services):
             service.stop()
         self.heartbeat.stop()

@@ -73,7 +73,9 @@ def text_of(error: BaseException) -> str:
     """The error's message; an error that cannot say its own is named."""
     try:
         return str(error) or type(error).__name__
-    except Exception:  # noqa: BLE001 - __str__ is user code
+    except GreenletExit:
+        raise
+    except BaseException:  # noqa: BLE001 - __str__ is user code
         return f"{type(error).__name__} (its message cannot be shown)"
 
 
@@ -84,7 +86,9 @@ def traceback_of(error: BaseException) -> str:
         lines.append(f"{type(error).__name__} was raised inside the task; the node goes on\n")
     try:
         lines += traceback.format_exception(type(error), error, _from_the_task(error))
-    except Exception:  # noqa: BLE001 - __str__ of an error is user code
+    except GreenletExit:
+        raise
+    except BaseException:  # noqa: BLE001 - __str__ of an error is user code
         lines.append(f"{type(error).__name__}: {text_of(error)}")
     return "".join(lines).rstrip()
 

@@ -10,6 +10,8 @@
 local node, queue, first, limit, most = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', time[2])
+-- fences are microseconds of a server's clock: what is a day ahead of ours no server has given out
+local latest = (tonumber(time[1]) + 86400) * 1e6
 local ENDED = {SUCCESS = 1, ERROR = 1, EXCEPTION = 1, TIMEOUT = 1, EXPIRED = 1, SKIPPED = 1, DISCARDED = 1, LOST = 1}
 
 -- a time as the sorted set takes it, whatever a producer wrote
@@ -41,7 +43,7 @@ local function begin(key, fence, lost, early)
   local h = redis.call('HMGET', key, 'state', 'fence', 'closed', 'node', 'at', 'control', 'deliveries', 'due',
     'due_used', 'expires', 'attempt', 'task', 'cleanup', 'created', size <= most and 'data' or '', 'local')
   local state, last, closed, at = h[1] or 'WAIT', whole(h[2], 16), h[3], h[5]
-  if last > 9e15 then last = 0 end
+  if last > latest then last = 0 end
   if not h[1] and not h[2] and not h[12] and redis.call('EXISTS', key) == 0 then return {'missing'} end
   if h[16] then return {'ended', state} end -- the record of a node's local task: nobody else may run it
   local f = tonumber(fence)
