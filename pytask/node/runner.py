@@ -105,10 +105,10 @@ class Runner:
         data = self._read(run)
         if task_class.provide_context is Task.provide_context:
             return self._call(run, task_class, data)
-        outcome = outcomes.DONE  # stands where the context swallows what is raised
+        outcome = outcomes.DONE
         with task_class.provide_context():
             outcome = self._call(run, task_class, data)
-        return outcome
+        return outcome  # noqa: RET504 - the context may swallow what is raised
 
     def _resolve(self, run: Run) -> type[Task]:
         if run.name is None:

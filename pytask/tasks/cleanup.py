@@ -15,7 +15,7 @@ from typing import Any
 import gevent
 
 from pytask import states, wire
-from pytask.errors import ConfigurationError, StoreUnavailable
+from pytask.errors import ConfigurationError, InvalidInputError, StoreRefused, StoreUnavailable
 from pytask.task import Task
 
 log = logging.getLogger("pytask.cleanup")
@@ -102,7 +102,11 @@ class Cleanup(Task):
 
     def _handle(self, task_id: bytes) -> bool:
         assert self.handler is not None
-        record = self.helpers.get_task(task_id) or {}
+        try:
+            record = self.helpers.get_task(task_id) or {}
+        except (InvalidInputError, StoreRefused) as error:
+            log.warning("id %s in end-task is dropped: %s", wire.shown(task_id), wire.shown(str(error), 200))
+            return True
         try:
             self.handler(wire.id_to_str(task_id), record)
         except gevent.GreenletExit:
