@@ -35,11 +35,11 @@ def run_loop(function: Callable[[], Any], interval: float) -> NoReturn:
     """
     if not (interval > 0 and math.isfinite(interval)):
         raise InvalidInputError(f"interval must be a positive number of seconds, not {interval!r}")
-    began = time.monotonic()
+    began, turn = time.monotonic(), 0
     while True:
         function()
-        passed = time.monotonic() - began
-        time.sleep(interval - passed % interval)
+        turn = max(turn, math.floor((time.monotonic() - began) / interval)) + 1
+        time.sleep(max(began + turn * interval - time.monotonic(), 0))
 
 
 class PyTaskHelpers:

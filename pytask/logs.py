@@ -14,7 +14,8 @@ from pytask.errors import SettingError
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 FORMATS = ("text", "json")
-CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
+# Everything at which some reader breaks a line, but the line feed and the tab.
+CONTROLS = {code: f"\\u{code:04x}" for code in (*range(9), *range(11, 32), *range(127, 160), 0x2028, 0x2029)}
 
 
 class TextFormatter(logging.Formatter):

@@ -66,11 +66,13 @@ class Task:
     A task runs in a greenlet of its own; `self.id`, `self.emit` and the rest work from `__init__` on.
 
     Class attributes: `NAME`, by which producers call it; `forever`, true for work that never ends by
-    itself: a node that stops returns it to the queue at once.
+    itself: a node that stops returns it to the queue at once; `local_only`, true for a task that
+    `start_local_task` alone may start and no producer.
     """
 
     NAME: ClassVar[str] = ""
     forever: ClassVar[bool] = False
+    local_only: ClassVar[bool] = False
 
     _context: TaskContext | None = None
 

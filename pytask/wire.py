@@ -56,7 +56,7 @@ def shown(value: str | bytes | object, limit: int = 80) -> str:
     """Anything a producer wrote, safe for a log line: quoted, ASCII, one line, at most `limit` characters."""
     if isinstance(value, bytes):
         value = value[: limit * 4].decode("utf-8", "backslashreplace")
-    text = ascii(value[: limit * 4] if isinstance(value, str) else value)
+    text = ascii(value[: limit * 4] if isinstance(value, str) else repr(value)[: limit * 4])
     return text if len(text) <= limit else text[: limit - 4] + "..." + text[-1]
 
 

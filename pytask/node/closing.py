@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from pytask import states, wire
+from pytask.errors import StoreRefused
 from pytask.keys import QueueKeys
 from pytask.node.outbox import MOST_ROWS, Outbox, Row
 from pytask.node.run import RELEASE, TAIL, Run
@@ -72,25 +73,34 @@ class Closing(Outbox):
             self.release(run, "none")
 
     def _send_ended(self, _queue: QueueKeys, _node: bytes, rows: list[Row]) -> None:
-        length = self.state.store.endings.push([run.id for run, _ in rows])
+        ids = [run.id for run, _ in rows]
+        length = 0
+        try:
+            length = self.state.store.endings.push(ids)
+        except StoreRefused as error:
+            log.error("end-task cannot be used, ended records expire untold: %s", wire.shown(str(error), 200))
+            self._let_expire(ids)
         for run, (mode, state) in rows:
             self.release(run, mode, state)
         if length > END_TASK_CAP:
             self._relieve(length)
 
+    def _let_expire(self, ids: list[bytes]) -> None:
+        """Do for records what Cleanup would do."""
+        settings = self.state.settings
+        self.state.store.records.cleanup(ids, states.ttl_by_state(settings.result_ttl, settings.failure_ttl))
+
     def _relieve(self, length: int) -> None:
         """Nobody takes ended ids: let the oldest records expire as Cleanup would, and say so."""
-        settings = self.state.settings
-        if self._a_cleanup_lives(settings.node_timeout):
+        if self._a_cleanup_lives(self.state.settings.node_timeout):
             return
         log.error(
             "end-task holds %d ids and no Cleanup lives: the oldest are let expire (run Cleanup, or take them)",
             length,
         )
-        ids = self.state.store.endings.take(self.state.id, 2 * MOST_ROWS)
-        ttls = states.ttl_by_state(settings.result_ttl, settings.failure_ttl)
-        self.state.store.records.cleanup(ids, ttls)
-        self.state.store.endings.drop_all(self.state.id, len(ids))
+        oldest = self.state.store.endings.get(2 * MOST_ROWS)
+        self._let_expire(oldest)
+        self.state.store.endings.discard(oldest)
 
     def _a_cleanup_lives(self, patience: float) -> bool:
         """Has any of the Cleanups that announced themselves moved on, since we first saw them as they are?"""

@@ -137,8 +137,10 @@ class Node:
         deadline = time.monotonic() + self.settings.connect_timeout
         delay = 0.1
         while True:
+            silence = StoreUnavailable("Redis: connected, but it does not answer")
             try:
-                self.store.ping()
+                with gevent.Timeout(max(deadline - time.monotonic(), 0.1), silence):
+                    self.store.ping()
                 return
             except StoreRefused:
                 raise

@@ -52,8 +52,13 @@ class Outbox(Service):
             self._wake.clear()
             # what comes while this round is under way waits for the next one: an outcome must not overtake events
             counts = [len(box) for box, _ in self._boxes]
-            for (box, send), count in zip(self._boxes, counts, strict=True):
-                self._drain(box, send, count)
+            problems = [
+                problem
+                for (box, send), count in zip(self._boxes, counts, strict=True)
+                if (problem := self._drain(box, send, count))
+            ]
+            if problems:
+                raise problems[0]
 
     def wait_until_sent(self, seconds: float) -> bool:
         """Wait until every box is empty; False where some are not after so many seconds."""
@@ -66,11 +71,12 @@ class Outbox(Service):
     def _waiting(self) -> bool:
         return any(box for box, _ in self._boxes)
 
-    def _drain(self, box: Box, send: Send, count: int) -> None:
+    def _drain(self, box: Box, send: Send, count: int) -> StoreError | None:
         """Send a box's first rows by queue and node. What could not be sent stays, and holds nothing else up."""
-        rows, failed, problem = box[:count], [], None
+        rows, failed = box[:count], []
+        problem: StoreError | None = None
         if not rows:
-            return
+            return None
         for (queue, node), group in _by_owner(rows):
             for start in range(0, len(group), MOST_ROWS):
                 part = group[start : start + MOST_ROWS]
@@ -80,8 +86,7 @@ class Outbox(Service):
                     failed += part
                     problem = error
         box[: len(rows)] = failed
-        if problem:
-            raise problem
+        return problem
 
 
 def _by_owner(rows: list[Row]) -> Iterable[tuple[tuple[QueueKeys, bytes], list[Row]]]:

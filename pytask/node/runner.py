@@ -116,6 +116,8 @@ class Runner:
         task_class = self.state.classes.get(run.name.decode("utf-8", "replace"))
         if task_class is None:
             raise UnknownName
+        if task_class.local_only:
+            raise BadInput(f"the task {task_class.NAME} runs on nodes by itself: no producer may start it")
         return task_class
 
     def _read(self, run: Run) -> dict[str, Any]:

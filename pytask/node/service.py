@@ -11,7 +11,8 @@ import random
 
 import gevent
 
-from pytask.errors import NodeGone, StoreUnavailable
+from pytask import wire
+from pytask.errors import NodeGone, StoreError, StoreUnavailable
 
 log = logging.getLogger("pytask.node")
 
@@ -58,6 +59,8 @@ class Service:
             except StoreUnavailable as error:
                 self.on_unavailable()
                 log.warning("%s: %s; trying again", self.name, error)
+            except StoreError as error:
+                log.error("%s: %s; trying again", self.name, wire.shown(str(error), 200))
             except Exception:
                 log.exception("%s failed; it begins again", self.name)
             gevent.sleep(delay * random.uniform(0.5, 1.0))

@@ -40,6 +40,10 @@ class Endings:
         reply = self.client.call("take_ended", (self.keys.end, self.keys.end_of(node)), (most,))
         return list(reversed(reply))
 
+    def discard(self, ids: Sequence[bytes]) -> None:
+        """Remove ids, which are the oldest, from the list itself."""
+        self.client.pipeline([("LREM", self.keys.end, -1, task_id) for task_id in ids])
+
     def drop(self, node: bytes, ids: Sequence[bytes]) -> None:
         """Remove ids that are done from the node's own list."""
         self.client.pipeline([("LREM", self.keys.end_of(node), -1, task_id) for task_id in ids])

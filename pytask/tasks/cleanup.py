@@ -15,7 +15,7 @@ from typing import Any
 import gevent
 
 from pytask import states, wire
-from pytask.errors import ConfigurationError, InvalidInputError, StoreRefused, StoreUnavailable
+from pytask.errors import ConfigurationError, InvalidInputError, StoreError, StoreRefused, StoreUnavailable
 from pytask.task import Task
 
 log = logging.getLogger("pytask.cleanup")
@@ -50,6 +50,7 @@ class Cleanup(Task):
 
     NAME = "pytask/cleanup"
     forever = True
+    local_only = True  # its data would let a producer name code to import
 
     def __init__(
         self,
@@ -68,6 +69,7 @@ class Cleanup(Task):
 
     def start(self) -> None:
         """Drain, for ever."""
+        self._show_life()  # before the first id is taken: others look only after those that were announced
         announcer = gevent.spawn(self._announce)
         try:
             while True:
@@ -83,8 +85,9 @@ class Cleanup(Task):
                 self.store.endings.wait_for_id(self.name, BLOCK)
                 return
             self._serve(ids)
-        except StoreUnavailable as error:
-            log.debug("end-task is tried again: %s", error)
+        except StoreError as error:
+            level = logging.DEBUG if isinstance(error, StoreUnavailable) else logging.ERROR
+            log.log(level, "end-task is tried again: %s", wire.shown(str(error), 200))
             gevent.sleep(RETRY_DELAY)
 
     def _serve(self, ids: list[bytes]) -> None:
@@ -123,20 +126,24 @@ class Cleanup(Task):
                 log.error(
                     "id %s is on end-task:dead: its handler failed %d times", wire.shown(task_id), MOST_FAILURES
                 )
+                self.store.records.cleanup([task_id], self.ttls)
                 self.store.endings.give_up(task_id)
                 self.store.endings.drop(self.name, [task_id])
-                self.store.records.cleanup([task_id], self.ttls)
 
     def _announce(self) -> None:
         """Show that this Cleanup lives, and give back what dead ones had taken."""
         while True:
-            self.sequence += 1
-            try:
-                self.store.endings.announce(self.name, self.sequence)
-                self._watch_others()
-            except StoreUnavailable:
-                self.others.clear()
             gevent.sleep(ANNOUNCE)
+            try:
+                self._show_life()
+                self._watch_others()
+            except StoreError as error:
+                log.debug("observations of other Cleanups start over: %s", error)
+                self.others.clear()
+
+    def _show_life(self) -> None:
+        self.sequence += 1
+        self.store.endings.announce(self.name, self.sequence)
 
     def _watch_others(self) -> None:
         now = time.monotonic()

@@ -14,7 +14,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytask.errors import StoreUnavailable
+from pytask import wire
+from pytask.errors import StoreError, StoreUnavailable
 from pytask.names import queue_label
 from pytask.store.membership import Membership
 from pytask.task import Task
@@ -81,6 +82,7 @@ class Monitor(Task):
 
     NAME = "pytask/monitor"
     forever = True
+    local_only = True  # its data would let a producer declare nodes dead, or name code to import
 
     def __init__(self, queues: Sequence[str] | None = None, node_timeout: float = 10.0) -> None:
         self.queues = tuple(self.helpers.queues if queues is None else queues)
@@ -106,8 +108,9 @@ class Monitor(Task):
             pace = min(LOOK * max(len(sequences) / 4, 1), LONGEST_LOOK)
             for node, sequence in observer.look(time.monotonic(), sequences, listening, pace + GAP):
                 self._reap(queue, membership, node, sequence)
-        except StoreUnavailable as error:
-            log.debug("observations start over: %s", error)
+        except StoreError as error:
+            level = logging.DEBUG if isinstance(error, StoreUnavailable) else logging.ERROR
+            log.log(level, "observations start over: %s", wire.shown(str(error), 200))
             observer.forget()
             return LOOK
         return pace
@@ -124,6 +127,6 @@ class Monitor(Task):
             if now >= when:
                 try:
                     self.helpers.store.membership(queue).empty_inbox(node)
-                except StoreUnavailable:
+                except StoreError:
                     continue
                 del self.orphans[queue, node]

@@ -4,6 +4,9 @@
 --       then for each: id, fence, how (push: a fresh push, the wait begins anew; back: promoted)
 -- Returns for each: the epoch second at which it is looked at again, 'dead', or '' where the guard refused it.
 -- Guard: of:<node>[id] begins with the fence; a second run changes nothing.
+-- a key of another type must refuse the whole move, before its first write: half a move would lose ids
+redis.call('LLEN', KEYS[1])
+redis.call('LLEN', KEYS[7])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 local out = {}

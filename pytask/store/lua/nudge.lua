@@ -2,6 +2,8 @@
 -- KEYS  1 q, 2 claims, 3 due
 -- ARGV  1 id
 -- Returns 1 where it was put at the head of the queue; 0 where it is claimed or not parked. Safe to repeat.
+-- a key of another type must refuse the whole move, before its first write: half a move would lose ids
+redis.call('LLEN', KEYS[1])
 if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then return 0 end
 if redis.call('ZREM', KEYS[3], ARGV[1]) == 0 then return 0 end
 redis.call('HSET', KEYS[2], ARGV[1], '-back')

@@ -2,6 +2,8 @@
 -- KEYS  1 q, 2 claims, 3 of:<node>, 4 again, 5 due
 -- ARGV  1 node, then for each: id, fence, when (epoch seconds)
 -- Returns how many were parked. Guard: of:<node>[id] begins with the fence; a second run changes nothing.
+-- a key of another type must refuse the whole move, before its first write: half a move would lose ids
+redis.call('LLEN', KEYS[1])
 local parked = 0
 for i = 2, #ARGV, 3 do
   local id, fence, when = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])

@@ -3,6 +3,8 @@
 -- ARGV  1 how many at most
 -- Returns {how many were put back, seconds until the next is due as text, or '' where none waits}.
 -- An id that is claimed, or already on its way back, is looked at again a second later.
+-- a key of another type must refuse the whole move, before its first write: half a move would lose ids
+redis.call('LLEN', KEYS[1])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 local ids = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, tonumber(ARGV[1]))

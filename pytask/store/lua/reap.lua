@@ -2,6 +2,8 @@
 -- KEYS  1 q, 2 claims, 3 of:<node>, 4 nodes, 5 inbox:<node>, 6 gone
 -- ARGV  1 node, 2 the sequence that was seen unchanged, 3 chunk
 -- Returns -1: no such node; -2: it has beaten since; 1: call again; 0: done. Two Monitors may interleave.
+-- a key of another type must refuse the whole move, before its first write: half a move would lose ids
+redis.call('LLEN', KEYS[1])
 local status = redis.call('HGET', KEYS[4], ARGV[1])
 if not status then return -1 end
 if status == ARGV[2] then redis.call('HSET', KEYS[4], ARGV[1], '-' .. status)

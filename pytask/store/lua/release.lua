@@ -3,6 +3,9 @@
 -- ARGV  1 node, 2 how many ended ids to keep, 3 how many dead ids to keep, then for each: id, fence, mode, state
 --       (ids differ within one call; mode: end, none, early, head, dead; state: counted where mode is end)
 -- Returns how many claims were given up. Guard: of:<node>[id] begins with the fence; a second run changes nothing.
+-- a key of another type must refuse the whole move, before its first write: half a move would lose ids
+redis.call('LLEN', KEYS[1])
+redis.call('LLEN', KEYS[8])
 local node, ids = ARGV[1], {}
 for i = 4, #ARGV, 4 do ids[#ids + 1] = ARGV[i] end
 local mine = redis.call('HMGET', KEYS[3], unpack(ids))

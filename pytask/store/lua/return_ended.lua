@@ -5,6 +5,6 @@
 local sequence = redis.call('HGET', KEYS[3], ARGV[1])
 if sequence and sequence ~= ARGV[2] then return -1 end
 local moved = 0
-while redis.call('LMOVE', KEYS[2], KEYS[1], 'RIGHT', 'RIGHT') do moved = moved + 1 end
+while redis.call('LMOVE', KEYS[2], KEYS[1], 'LEFT', 'RIGHT') do moved = moved + 1 end
 redis.call('HDEL', KEYS[3], ARGV[1])
 return moved
