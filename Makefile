@@ -10,7 +10,8 @@ demo: $(VENV)/.installed
 	@$(BIN)/pytask demo $(ARGS)
 
 test: $(VENV)/.installed-dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 4 -m "not alone" $(ARGS)
+	@$(BIN)/python -m pytest -m alone $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check .

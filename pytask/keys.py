@@ -86,9 +86,9 @@ KEY_TABLE = (
         "{<q>}:control",
         "hash",
         "queue",
-        "helpers, release",
+        "note_stop, release",
         "until the claim is released",
-        "id -> a stop that must not get lost",
+        "id -> the fence of a run that was told to stop",
     ),
     KeyRow("{<q>}:fence", "string", "queue", "claim, renew", "for ever, one number", "the last fence given out"),
     KeyRow(

@@ -15,7 +15,8 @@ from pytask.errors import SettingError
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 FORMATS = ("text", "json")
 # Everything at which some reader breaks a line, but the line feed and the tab.
-CONTROLS = {code: f"\\u{code:04x}" for code in (*range(9), *range(11, 32), *range(127, 160), 0x2028, 0x2029)}
+BREAKS = (*range(9), *range(11, 32), *range(127, 160), 0x2028, 0x2029)
+CONTROLS = {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in BREAKS}
 
 
 class TextFormatter(logging.Formatter):

@@ -226,3 +226,114 @@ class BlockOnce(Block):
     def start(self):
         if self.deliveries == 0:
             super().start()
+
+
+@app.add_task
+class ReturnsDeep(Task):
+    """Returns a list in a list in a list, for ever or nearly."""
+
+    NAME = "returns-deep"
+
+    def __init__(self, depth=None):
+        self.depth = depth
+
+    def start(self):
+        value = []
+        if self.depth is None:
+            value.append(value)
+        for _ in range(self.depth or 0):
+            value = [value]
+        return value
+
+
+@app.add_task
+class Recurses(Task):
+    NAME = "recurses"
+
+    def start(self):
+        return self.start()
+
+
+class SpeechlessError(Exception):
+    """Cannot say its own message."""
+
+    def __init__(self, how):
+        super().__init__(how)
+        self.how = how
+
+    def __str__(self):
+        if self.how == "raise":
+            raise ValueError("in __str__")
+        if self.how == "exit":
+            sys.exit(5)
+        return 1  # noqa: PLE0307 - that is what is wrong with it
+
+
+@app.add_task
+class Speechless(Task):
+    """Raises an error whose `__str__` raises, exits, or returns no text."""
+
+    NAME = "speechless"
+
+    def __init__(self, how):
+        self.how = how
+
+    def start(self):
+        raise SpeechlessError(self.how)
+
+
+@app.add_task
+class Spawns(Boom):
+    """Raises in a greenlet of its own making."""
+
+    NAME = "spawns"
+
+    def start(self):
+        gevent.spawn(super().start).join()
+
+
+@app.add_task
+class Emits(Task):
+    """Emits what cannot be sent."""
+
+    NAME = "emits"
+
+    def __init__(self, event="event", what="nan"):
+        self.event, self.what = event, what
+
+    def start(self):
+        bad = {"nan": float("nan"), "object": object(), "large": "x" * 20_000_000}
+        self.emit(self.event, bad.get(self.what))
+
+
+@app.add_task
+class Suppressed(Boom):
+    """Its context swallows what start() raises."""
+
+    NAME = "suppressed"
+
+    @staticmethod
+    def provide_context():
+        return contextlib.suppress(Exception)
+
+
+@app.add_task
+class BadContext(Noop):
+    """Its context cannot be entered."""
+
+    NAME = "bad-context"
+
+    @staticmethod
+    def provide_context():
+        raise ValueError("in provide_context")
+
+
+@app.add_task
+class ExitsInStop(Task):
+    NAME = "exits-in-stop"
+
+    def start(self):
+        gevent.sleep(3600)
+
+    def stop(self):
+        sys.exit(6)

@@ -8,7 +8,10 @@ import random
 import signal
 import time
 
+import pytest
 from conftest import wait_until
+
+pytestmark = pytest.mark.alone
 
 TASKS = 2_000
 
