@@ -116,7 +116,7 @@ _ROWS = (
     _duration("block_timeout", 60.0, "How long it may block the node before the process ends itself.", 0.001),
     _duration("result_ttl", 3600.0, "How long the record of a success is kept; 0 removes it at once."),
     _duration("failure_ttl", 604_800.0, "How long the record of a failure is kept; 0 removes it at once."),
-    Setting("callable_prefixes", "dotted paths", (), "What tasks may call by path: these, and all below them."),
+    Setting("callable_prefixes", "dotted paths", (), "What tasks may call by path: these, and all below them (nothing uses it yet)."),
     Setting("local_tasks", "boolean", True, "Whether the node runs Monitor and Cleanup by itself."),
 )
 
@@ -381,8 +381,11 @@ _CHECKS: Mapping[Kind, Callable[[Setting, object], object]] = {
 }
 
 
+_FLAGS = {"queues": "--queue", "node_name": "--name", "redis": "--url"}  # shorter than their settings
+
+
 def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return _FLAGS.get(name, "--" + name.replace("_", "-"))
 
 
 def _number(value: float) -> str:

@@ -82,7 +82,8 @@ def test_each_default_is_allowed_and_so_is_its_text(setting: Setting, read):
 def test_each_row_has_a_sentence_of_help_and_a_flag(setting: Setting):
     assert setting.help.endswith(".")
     assert setting.help[0].isupper()
-    assert setting.flag == "--" + setting.name.replace("_", "-")
+    short = {"queues": "--queue", "node_name": "--name", "redis": "--url"}
+    assert setting.flag == short.get(setting.name, "--" + setting.name.replace("_", "-"))
 
 
 def test_a_setting_knows_its_variables():

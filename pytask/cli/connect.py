@@ -86,7 +86,7 @@ def connected(where: Where) -> Iterator[Connection]:
 
 
 def _one_server(address: object) -> object:
-    if isinstance(address, str) and address.partition(":")[0] == "embedded":
+    if isinstance(address, str) and address.partition(":")[0] in ("embedded", "embedded+tcp"):
         raise ConfigurationError("an embedded server belongs to its node: give its address with --url")
     return address
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,21 @@ import click
 from pytask.cli.loading import load_app
 from pytask.errors import ConfigurationError
 from pytask.logs import FORMATS, LEVELS, setup_logging
+from pytask.settings import SETTINGS
 
 CHILD_FD = "PYTASK_INTERNAL_FD"  # where a child tells its parent the ids of its node
 PARENT = "PYTASK_INTERNAL_PARENT"
+OWN_FLAGS = {"redis", "namespace", "queues", "concurrency", "node_name", "grace"}
 URL = "PYTASK_INTERNAL_URL"  # where the embedded server of the parent is
+
+
+def other_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A flag for every setting that has none of its own below."""
+    for setting in reversed(list(SETTINGS.values())):
+        if setting.name not in OWN_FLAGS:
+            unit = setting.unit.upper() or "VALUE"
+            command = click.option(setting.flag, setting.name, metavar=unit, help=setting.help)(command)
+    return command
 
 
 @click.command(short_help="Run a node: take tasks and run them.")
@@ -32,6 +43,7 @@ URL = "PYTASK_INTERNAL_URL"  # where the embedded server of the parent is
 @click.option("-q", "--queue", "queues", multiple=True, metavar="NAME", help="Serve this queue; may be repeated.")
 @click.option("--grace", metavar="SECONDS", help="How long tasks may go on after a signal to end.")
 @click.option("-p", "--processes", type=click.IntRange(1, 256), default=1, help="Nodes, each a process.")
+@other_settings
 @click.option("--pid-file", type=click.Path(dir_okay=False), help="Write the process id here.")
 @click.option("-l", "--log-level", type=click.Choice(LEVELS, case_sensitive=False), help="INFO by default.")
 @click.option("--log-format", type=click.Choice(FORMATS), help="text by default.")
@@ -66,7 +78,8 @@ def _format(given: str | None) -> str:
 def _flags(options: dict[str, Any]) -> dict[str, Any]:
     if options["embedded"] and options["url"]:
         raise ConfigurationError("give --url or --embedded, not both")
-    return {
+    others = {name: value for name, value in options.items() if name in SETTINGS and name not in OWN_FLAGS}
+    return others | {
         "redis": "embedded" if options["embedded"] else options["url"],
         "namespace": options["namespace"],
         "node_name": options["name"],
