@@ -179,8 +179,15 @@ class PyTaskHelpers:
         return True
 
     def _queue_of(self, at: bytes, field: bytes) -> str:
-        """The queue that a record ran from, else the one that its field names, else the default one."""
-        return self.store.keys.queue_of_key(at) if at else wire.to_str(field)
+        """The queue that a record ran from, else the one that its field names, else the default one.
+
+        A record may hold anything: what names no queue is passed over.
+        """
+        keys = self.store.keys
+        ran_in = keys.queue_of_key(at)
+        if ran_in is not None:
+            return ran_in
+        return keys.queue_of_key(keys.queue().key + b":" + field) or ""
 
     def remove_task(self, task_id: Id) -> bool:
         """Stop a task and remove its record; False where there was none."""

@@ -7,10 +7,12 @@ of each its type, its slot, who writes it and how long it lives; docs/protocol.m
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 MAX_ID = 512  # bytes
 CONTROL_SUFFIX = b"-control"
+QUEUE_KEY = re.compile(rb"new-task(?::([A-Za-z0-9_.-]{1,64}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,9 +270,10 @@ class Keys:
         key = self.prefix + b"new-task"
         return QueueKeys(key + b":" + name.encode() if name else key, name)
 
-    def queue_of_key(self, key: bytes) -> str:
-        """The name of the queue with this key (as a record's field `at` holds it)."""
-        return key[len(self.prefix) + len(b"new-task") :].lstrip(b":").decode("ascii", "replace")
+    def queue_of_key(self, key: bytes) -> str | None:
+        """The name of the queue with this key, as a record's field `at` holds it; None where it is no queue's."""
+        match = QUEUE_KEY.fullmatch(key.removeprefix(self.prefix)) if key.startswith(self.prefix) else None
+        return None if match is None else (match[1] or b"").decode()
 
     def node(self, node: bytes) -> bytes:
         """What a node says of itself."""

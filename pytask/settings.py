@@ -116,7 +116,12 @@ _ROWS = (
     _duration("block_timeout", 60.0, "How long it may block the node before the process ends itself.", 0.001),
     _duration("result_ttl", 3600.0, "How long the record of a success is kept; 0 removes it at once."),
     _duration("failure_ttl", 604_800.0, "How long the record of a failure is kept; 0 removes it at once."),
-    Setting("callable_prefixes", "dotted paths", (), "What tasks may call by path: these, and all below them (nothing uses it yet)."),
+    Setting(
+        "callable_prefixes",
+        "dotted paths",
+        (),
+        "What tasks may call by path: these, and all below them (nothing uses it yet).",
+    ),
     Setting("local_tasks", "boolean", True, "Whether the node runs Monitor and Cleanup by itself."),
 )
 

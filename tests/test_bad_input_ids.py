@@ -195,7 +195,7 @@ def test_a_run_whose_record_became_another_type_ends_by_itself(attack):
     for task_id in ("short", "long"):
         attack.server.wait_for_state(task_id, "RUNNING")
         attack.server.redis.set(f"task-{task_id}", "mine")
-    attack.server.wait_until_idle(15)
+    attack.server.wait_until_idle()
     for task_id in ("short", "long"):
         assert attack.events.names(task_id) == ["running"]
         assert attack.server.redis.get(f"task-{task_id}") == b"mine"
