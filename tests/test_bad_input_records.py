@@ -121,6 +121,7 @@ def test_a_task_that_no_node_knows_ends_as_exception(attack):
     attack.events.wait_for("U", "unknown")
     attack.ends("U", "EXCEPTION", "no node knew the task 'nobody' for 2 s", "add_task")
     assert time.monotonic() - began > 1.8
+    attack.wait_for_log("task 'nobody' (id 'U') ended as EXCEPTION", "no node knew the task")
     assert attack.events.names("U")[0] == "running"
     assert sum("no task is called" in line for line in attack.lines()) == 1
 

@@ -33,6 +33,18 @@ local function is_queue(key)
   return #name <= 64 and string.find(name, '^[%w_.-]+$') ~= nil
 end
 
+-- small numbers as text: the server's own conversion costs more than a lookup
+local TEXT = {[0] = '0', '1', '2', '3', '4', '5'}
+local events = {} -- attempt -> event
+local function running(attempt)
+  local event = events[attempt]
+  if not event then
+    event = '{"event":"running","data":{"node":"' .. node .. '","attempt":' .. attempt .. '}}'
+    events[attempt] = event
+  end
+  return event
+end
+
 local function run(h, size, attempt, deliveries)
   return {'run', h[12] and string.sub(h[12], 1, 256) or false, h[15] or false, size, attempt, deliveries, h[13] or ''}
 end
@@ -74,7 +86,8 @@ local function begin(key, fence, lost, early)
   local attempt = whole(h[11], 9)
   if new == 'RUNNING' and state ~= 'RUNNING' then attempt = attempt + 1 end
   redis.call('HSET', key, 'state', new, 'fence', fence, 'node', node, 'at', queue, 'due_used', '1',
-    'last_update', now, 'deliveries', deliveries, 'created', h[14] or now, 'attempt', attempt,
+    'last_update', now, 'deliveries', TEXT[deliveries] or deliveries, 'created', h[14] or now,
+    'attempt', TEXT[attempt] or attempt,
     new == 'RUNNING' and 'started' or 'closed', new == 'RUNNING' and now or fence)
   if new ~= 'RUNNING' then
     local data = why and '"' .. why .. '"' or 'null'
@@ -86,7 +99,7 @@ local function begin(key, fence, lost, early)
   end
   if h[11] then redis.call('HDEL', key, 'output', 'ended') end
   redis.call('PERSIST', key)
-  redis.call('PUBLISH', key, '{"event":"running","data":{"node":"' .. node .. '","attempt":' .. attempt .. '}}')
+  redis.call('PUBLISH', key, running(attempt))
   return run(h, size, attempt, deliveries)
 end
 

@@ -14,7 +14,19 @@ local pops = 4 * left
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1e6 + tonumber(time[2])
 local fence = math.max(tonumber(redis.call('GET', KEYS[5]) or '0') + 1, now)
+local high, low = '', 0 -- the fence as text, in two parts: formatting it whole costs four times as much
+
+local function split()
+  low = fence % 1e6
+  high = string.format('%.0f', (fence - low) / 1e6)
+end
+split()
+
 local parked = redis.call('EXISTS', KEYS[7]) == 1
+
+-- A value of more than 64 bytes, overwritten by the same HSET, makes a hash table of claims and of:<node>. Up to 512
+-- claims the server would keep them as lists, and search these from end to end for each id.
+local LONG = string.rep('-', 65)
 
 -- ids popped together: mine now, or noted in `again` where somebody owns them
 local function own(ids)
@@ -30,9 +42,11 @@ local function own(ids)
       if mark == '-back' then how = 'back'
       elseif mark then lost, how = '1', string.match(mark, '^%-lost (%a+)$') or 'push' end
       if dues[i] and tonumber(dues[i]) * 1e6 > now then early = '1' end
-      local text = string.format('%.0f', fence)
-      fence = fence + 1
+      local text = high .. string.format('%06d', low)
+      fence, low = fence + 1, low + 1
+      if low >= 1e6 then split() end
       seen[id] = true
+      if #claims == 0 then claims, mine = {id, LONG}, {id, LONG} end
       claims[#claims + 1] = id
       claims[#claims + 1] = ARGV[1] .. ' ' .. text
       mine[#mine + 1] = id

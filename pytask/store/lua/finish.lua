@@ -8,10 +8,10 @@ local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', time[2])
 
 local function finish(key, fence, state, output, due, event)
-  local h = redis.pcall('HMGET', key, 'state', 'fence', 'closed', 'node', 'control', 'due', 'at', 'attempt', 'unknown')
+  local h = redis.pcall('HMGET', key, 'state', 'fence', 'closed', 'node', 'control', 'at', 'unknown')
   if h.err or (not h[2] and redis.call('EXISTS', key) == 0) then return {'gone'} end
-  if h[2] ~= fence or h[4] ~= node or h[7] ~= queue then return {'fenced'} end
-  if h[3] == fence then return {'again', h[1] or 'WAIT', h[6] or ''} end
+  if h[2] ~= fence or h[4] ~= node or h[6] ~= queue then return {'fenced'} end
+  if h[3] == fence then return {'again', h[1] or 'WAIT', redis.call('HGET', key, 'due') or ''} end
   if (state == 'RETRY' or state == 'WAIT') and h[5] == 'stop' then
     state, output, event = 'STOPPED', '', '{"event":"stopped","data":null}'
   end
@@ -24,13 +24,14 @@ local function finish(key, fence, state, output, due, event)
     redis.call('HSET', key, 'state', state, 'closed', fence, 'output', output, 'last_update', now, 'due', due)
   elseif state == 'WAIT' then
     -- put back by its node: this start was ended neither by its own outcome nor by a death
-    local attempt = h[8] and #h[8] <= 9 and tonumber(string.match(h[8], '^%d+$') or '1') or 1
+    local attempt = redis.call('HGET', key, 'attempt')
+    attempt = attempt and #attempt <= 9 and tonumber(string.match(attempt, '^%d+$') or '1') or 1
     redis.call('HSET', key, 'state', state, 'closed', fence, 'last_update', now,
       'attempt', math.max(attempt - 1, 0))
   else
     redis.call('HSET', key, 'state', state, 'closed', fence, 'output', output, 'last_update', now,
       state ~= 'STOPPED' and 'ended' or 'last_update', now)
-    if h[5] or h[9] then redis.call('HDEL', key, 'control', 'unknown') end
+    if h[5] or h[7] then redis.call('HDEL', key, 'control', 'unknown') end
   end
   redis.call('PUBLISH', key, event)
   return {'ok', state, due}
