@@ -24,7 +24,9 @@ def test_the_node_ends_clean_and_leaves_nothing_behind(server, start_node):
     node = start_node()
     server.create("T", "noop")
     server.wait_for_state("T", "SUCCESS")
-    wait_until(lambda: server.redis.ttl("task-T") > 0 and not server.redis.keys("{end-task}:of:*"), "Cleanup is done")
+    wait_until(
+        lambda: server.redis.ttl("task-T") > 0 and not server.redis.keys("{end-task}:of:*"), "Cleanup is done"
+    )
     assert node.terminate() == 0
     left = {key.decode() for key in server.redis.keys("*")}
     assert left == {"task-T", "{new-task}:ended", "{new-task}:counts", "{new-task}:fence", "{new-task}:gone"}

@@ -26,7 +26,12 @@ Send = Callable[[QueueKeys, bytes, list[Row]], None]
 
 
 class Outbox(Service):
-    """Boxes in the order in which they are sent. Any greenlet may add; only its own one sends."""
+    """Boxes in the order in which they are sent. Any greenlet may add; only its own one sends.
+
+    `in_order`: what a box could not send holds the boxes behind it up.
+    """
+
+    in_order = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,13 +57,13 @@ class Outbox(Service):
             self._wake.clear()
             # what comes while this round is under way waits for the next one: an outcome must not overtake events
             counts = [len(box) for box, _ in self._boxes]
-            problems = [
-                problem
-                for (box, send), count in zip(self._boxes, counts, strict=True)
-                if (problem := self._drain(box, send, count))
-            ]
-            if problems:
-                raise problems[0]
+            problem: StoreError | None = None
+            for (box, send), count in zip(self._boxes, counts, strict=True):
+                problem = self._drain(box, send, count) or problem
+                if problem and self.in_order:
+                    break
+            if problem:
+                raise problem
 
     def wait_until_sent(self, seconds: float) -> bool:
         """Wait until every box is empty; False where some are not after so many seconds."""

@@ -7,6 +7,7 @@ runs, and events, at most MOST_EVENTS.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from gevent.event import Event
@@ -19,6 +20,8 @@ from pytask.node.outcome import Outcome, failure
 from pytask.node.run import Run
 from pytask.node.state import NodeState
 
+log = logging.getLogger("pytask.node")
+
 MOST_EVENTS = 10_000
 
 
@@ -26,6 +29,7 @@ class Report(Outbox):
     """Events and outcomes."""
 
     name = "report"
+    in_order = True  # an outcome must not overtake the events of its run
 
     def __init__(self, state: NodeState, closing: Closing) -> None:
         super().__init__()
@@ -76,6 +80,9 @@ class Report(Outbox):
             answer = self.state.store.records.unknown(node, queue.key, run.id, run.fence, wait, event)
             if answer[0] == b"over":
                 text = f"no node knew the task {wire.shown(run.name or b'')} for {wait:g} s: add it with add_task"
+                log.warning(
+                    "task %s (id %s) ended as EXCEPTION: %s", wire.shown(_name(run)), wire.shown(run.id), text
+                )
                 self.finish(run, failure(states.EXCEPTION, text))
             else:
                 self._follow(run, answer)
