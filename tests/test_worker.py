@@ -97,18 +97,18 @@ def test_no_redis_at_the_start_is_status_3_within_connect_timeout():
 
 def test_the_start_tells_what_a_person_wants_to_know(start_node, server):
     node = start_node("-q", "default", "-q", "mail", "-c", "7", "-n", "blue")
+    node.wait_for_log("keeps nothing on disk")
     text = node.text()
     for part in ("pytask 0.", "node blue:", "queues  default, mail; 7 tasks at once", "echo", "pytask/monitor"):
         assert part in text
     assert server.embedded.url.partition("://")[2].rpartition("/")[2] in text
-    assert "keeps nothing on disk" in text
 
 
 def test_a_server_that_evicts_is_warned_of(start_node, server):
     server.redis.config_set("maxmemory", "1gb")
     server.redis.config_set("maxmemory-policy", "allkeys-lru")
     try:
-        assert "maxmemory-policy allkeys-lru may evict tasks" in start_node().text()
+        start_node().wait_for_log("maxmemory-policy allkeys-lru may evict tasks")
     finally:
         server.redis.config_set("maxmemory-policy", "noeviction")
         server.redis.config_set("maxmemory", "0")

@@ -8,14 +8,14 @@ import gevent
 
 from pytask.names import queue_label
 from pytask.node.node import Node
+from pytask.store.store import ServerInfo
 from pytask.version import __version__
 
 log = logging.getLogger("pytask.node")
 
 
-def banner_lines(node: Node) -> list[str]:
+def banner_lines(node: Node, info: ServerInfo) -> list[str]:
     """The lines, without warnings."""
-    info = node.store.get_server_info()
     names = sorted(name for name in node.state.classes if not name.startswith("pytask/"))
     local = [run.task_class.NAME for run in node.local.all]
     settings = node.settings
@@ -33,7 +33,8 @@ def banner_lines(node: Node) -> list[str]:
 
 def log_banner(node: Node) -> None:
     """Write the lines and the warnings to the log."""
-    for line in banner_lines(node):
+    info = node.store.get_server_info()
+    for line in banner_lines(node, info):
         log.info("%s", line)
-    for warning in [*node.store.get_server_info().warnings(), *node.settings.warnings]:
+    for warning in [*info.warnings(), *node.settings.warnings]:
         log.warning("%s", warning)
