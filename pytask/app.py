@@ -16,8 +16,9 @@ from pytask import settings as settings_module
 from pytask.errors import ConfigurationError, TaskDefinitionError, UnknownTaskError
 from pytask.helpers import PyTaskHelpers
 from pytask.settings import Settings
+from pytask.store.addresses import resolve_target
 from pytask.store.store import Store
-from pytask.store.target import Target, resolve_target
+from pytask.store.target import Target
 from pytask.task import Task, check_task_class
 
 T = TypeVar("T", bound=type[Task])
@@ -130,7 +131,7 @@ class PyTask:
         """The producers' helpers; connects when first used."""
         with self._lock:
             if self._helpers is None:
-                store = Store(self.target, self.settings.namespace)
+                store = Store(self.target, self.settings.namespace, durable=self.settings.durable)
                 self._helpers = PyTaskHelpers(store, self.settings.queues)
             return self._helpers
 

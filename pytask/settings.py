@@ -122,6 +122,7 @@ _ROWS = (
         (),
         "What tasks may call by path: these, and all below them (nothing uses it yet).",
     ),
+    Setting("durable", "boolean", False, "Whether a write counts only when a replica has confirmed it (`WAIT`)."),
     Setting("local_tasks", "boolean", True, "Whether the node runs Monitor and Cleanup by itself."),
 )
 
@@ -155,6 +156,7 @@ class Settings:
     result_ttl: float = _DEFAULTS["result_ttl"]
     failure_ttl: float = _DEFAULTS["failure_ttl"]
     callable_prefixes: tuple[str, ...] = _DEFAULTS["callable_prefixes"]
+    durable: bool = _DEFAULTS["durable"]
     local_tasks: bool = _DEFAULTS["local_tasks"]
     redis_password: str | None = field(default=None, repr=False, hash=False)
     warnings: tuple[str, ...] = ()

@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 from pytask.keys import QueueKeys
+from pytask.store.addresses import resolve_target
 from pytask.store.claims import Claim, Claims, Release
 from pytask.store.membership import Membership
 from pytask.store.records import Records
 from pytask.store.store import Store
-from pytask.store.target import resolve_target
 
 A, B = b"a:1:0a", b"b:2:0b"  # two nodes
 Q, MAIL = b"new-task", b"new-task:mail"

@@ -287,7 +287,7 @@ def test_of_a_client_only_the_settings_are_taken(port_server):
         assert app.helpers.get_task(task_id, "task") == "echo", "replies are not decoded by the client"
         assert client.llen("new-task") == 1, "it is the same database"
         pool = client.connection_pool
-        for ours in (app.helpers.store.client.raw, app.redis):
+        for ours in (app.redis, app.target.client()):
             assert ours.connection_pool is not pool
             assert ours.connection_pool.connection_kwargs["retry"] is not pool.connection_kwargs.get("retry")
         app.close()

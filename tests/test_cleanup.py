@@ -10,8 +10,8 @@ from conftest import wait_until
 
 from pytask import PyTask, states
 from pytask.errors import ConfigurationError
+from pytask.store.addresses import resolve_target
 from pytask.store.store import Store
-from pytask.store.target import resolve_target
 from pytask.tasks.cleanup import load_handler
 
 TTLS = states.ttl_by_state(60, 600)

@@ -12,8 +12,8 @@ from redis.connection import Connection, SSLConnection, UnixDomainSocketConnecti
 from pytask import PyTask
 from pytask.embedded import EmbeddedServer
 from pytask.errors import ConfigurationError, StoreRefused, StoreUnavailable
+from pytask.store.addresses import resolve_target
 from pytask.store.client import Client, passes
-from pytask.store.target import resolve_target
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +71,24 @@ def test_what_is_ours_to_decide_is_not_taken_over(name):
     [
         ({"hots": "h"}, "unknown connection argument for Redis: 'hots'"),
         ({"path": "/s", "host": "h"}, "'host'"),
-        ("http://h", "begins with redis://, rediss:// or unix://, not 'http'"),
+        ("http://h", "begins with redis://, .*, not 'http'"),
         ("localhost:6379", "begins with"),
         ("", "begins with"),
         ("redis://h:port", "the Redis URL is wrong"),
         ("redis://h?nonsense=1", "'nonsense'"),
         (5, "not int"),
         (b"redis://h", "not bytes"),
-        ([("h", 1)], "Redis Cluster is not supported yet"),
+        ([("h", 1, 2)], "a server is 'host:port'"),
+        ([], "names no server of the cluster"),
+        (["h:port"], "written host:port"),
+        ([("h", 70000)], "a port is a number"),
+        ("redis+cluster://h/3", "one database"),
+        ({"nodes": ["h"], "db": 2}, "one database"),
+        ("redis+cluster://h/?nonsense=1", "'nonsense'"),
+        ("redis+sentinel://h:1", "names its master"),
+        ("redis+sentinel://h:1/m/x", "a number"),
+        ({"sentinels": ["h"]}, "needs 'service'"),
+        ("redis+cluster://", "written host:port"),
     ],
 )
 def test_what_names_no_server_is_refused_in_words(given, why):
@@ -160,23 +170,32 @@ def test_a_pool_repeats_nothing_by_itself_and_speaks_bytes():
 )
 def test_an_error_passes_by_itself_or_does_not(error, passing):
     assert passes(error) is passing
-    calls = []
-
-    def send():
-        calls.append(1)
-        raise error
-
+    servers = Failing(error)
     with pytest.raises(StoreUnavailable if passing else StoreRefused):
-        Client(redis.Redis(), patience=0.2).persist(send)
-    assert (len(calls) > 1) is passing
-    calls.clear()
+        Client(servers, patience=0.2).execute("GET", "k")
+    assert (servers.calls > 1) is passing
+    servers.calls = 0
     with pytest.raises((StoreUnavailable, StoreRefused)):
-        Client(redis.Redis(), patience=0.2).persist(send, patience=0)
-    assert len(calls) == 1
+        Client(servers, patience=0.2).execute("GET", "k", patience=0)
+    assert servers.calls == 1
+
+
+class Failing:
+    """Servers that answer every command with one error."""
+
+    one = True
+
+    def __init__(self, error):
+        self.error = error
+        self.calls = 0
+
+    def send(self, commands, *, durable=False):
+        self.calls += 1
+        return [self.error for _ in commands]
 
 
 def test_a_script_that_the_server_forgot_is_sent_again(server):
-    client = Client(server.redis)
+    client = Client(resolve_target(server.url).servers())
     keys, args = (b"new-task", b"{new-task}:claims", b"{new-task}:due"), (b"T",)
     for _ in range(2):
         assert client.call("nudge", keys, args) == 0

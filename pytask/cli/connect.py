@@ -16,8 +16,9 @@ import click
 from pytask import settings as settings_module
 from pytask.errors import ConfigurationError, InvalidInputError, PyTaskError, StoreRefused, StoreUnavailable
 from pytask.helpers import PyTaskHelpers
+from pytask.store.addresses import resolve_target
 from pytask.store.store import Store
-from pytask.store.target import Target, resolve_target
+from pytask.store.target import Target
 
 PATIENCE = 1.0  # seconds until a command says that there is no Redis
 INTERRUPTED = 130  # exit status after Ctrl-C

@@ -33,8 +33,8 @@ from pytask.cli.watching import Ends, Event, Feed
 from pytask.cli.worker import CHILD_FD, PARENT
 from pytask.embedded import EmbeddedServer
 from pytask.helpers import PyTaskHelpers
+from pytask.store.addresses import resolve_target
 from pytask.store.store import Store
-from pytask.store.target import resolve_target
 from pytask.version import __version__
 
 LIMIT = 60.0  # seconds that the whole show may take

@@ -48,8 +48,7 @@ def redis(command: str, arguments: Sequence[str], where: Where, raw: bool | None
         raise click.UsageError(f"{name} cannot be sent from here")
     show = _printer(name, as_json, raw)
     with interruptible(), connected(where) as connection:
-        client = Client(connection.target.client(timeout=None, size=1), patience=0)
-        client.raw.response_callbacks.clear()  # replies as the server gave them
+        client = Client(connection.target.servers(timeout=None, size=1), patience=0)
         try:
             show(client.execute(*map(os.fsencode, (command, *arguments))))
         except StoreRefused as error:

@@ -66,9 +66,10 @@ class Feed:
         self._listener: Listener | None = self._subscribe()
 
     def _subscribe(self) -> Listener:
-        task, target = self.connection.store.keys.task, self.connection.target
+        store = self.connection.store
+        task = store.keys.task
         patterns = [] if self.ids else [task(b"*")]
-        listener = Listener(target, channels=[task(i) for i in self.ids], patterns=patterns, name="pytask:watch")
+        listener = store.listen(channels=[task(i) for i in self.ids], patterns=patterns, name="pytask:watch")
         self.connects += 1
         return listener
 

@@ -98,13 +98,16 @@ class Node:
 
     def _make_store(self, role: str, *, patience: float | None, timeout: float = 5.0, size: int = 16) -> Store:
         namespace, name = self.settings.namespace, f"pytask:{role}"
-        return Store(self.target, namespace, patience=patience, timeout=timeout, size=size, name=name)
+        durable = self.settings.durable
+        return Store(
+            self.target, namespace, patience=patience, timeout=timeout, size=size, name=name, durable=durable
+        )
 
     def _beat_store(self) -> Store:
         return self._make_store("beat", patience=0, timeout=max(self.settings.node_timeout / 4, 1.0))
 
     def _listen(self, channels: list[bytes], patterns: list[bytes]) -> Listener:
-        return Listener(self.target, channels=channels, patterns=patterns, name="pytask:control")
+        return self.store.listen(channels=channels, patterns=patterns, name="pytask:control")
 
     def _on_new_identity(self) -> None:
         self.on_identity(self.state.label)
@@ -122,6 +125,8 @@ class Node:
     def start(self) -> None:
         """Begin to work. Raises StoreUnavailable where Redis does not answer for `connect_timeout` seconds."""
         self._reach()
+        if self.settings.durable:
+            self.store.check_durable()
         for queue in self.state.queue_names:
             self.store.membership(queue).join(self.state.id)
         self.heartbeat.start()

@@ -8,22 +8,34 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-import redis
 from redis import exceptions
+from redis.crc import key_slot
 
 from pytask.errors import StoreError, StoreRefused, StoreUnavailable
 from pytask.store.scripts import Script, script
+from pytask.store.servers import Command, Reply, Servers
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from pytask.store.target import Target
 
 # The first words of errors that pass by themselves.
 PASSING = (
     "LOADING", "BUSY", "MISCONF", "OOM", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS",
-    "UNBLOCKED", "MOVED", "ASK",
+    "UNBLOCKED",
 )  # fmt: skip
+PASSING_KINDS = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.ClusterError,
+    exceptions.ReadOnlyError,
+    exceptions.OutOfMemoryError,
+    exceptions.TryAgainError,
+    exceptions.AskError,  # and MOVED
+    exceptions.NoScriptError,  # somebody flushed the scripts a moment ago
+)
 REFUSED = (
     exceptions.AuthenticationError,
     exceptions.AuthorizationError,
@@ -31,16 +43,14 @@ REFUSED = (
     exceptions.AuthenticationWrongNumberOfArgsError,
 )
 MOST_KEYS = 250  # tasks a script call: large enough to be cheap, small enough not to hold the server up
-FIRST_DELAY, LAST_DELAY = 0.02, 1.0  # seconds between tries
+FIRST_DELAY, LAST_DELAY = 0.02, 0.7  # seconds between tries
 
 
 def passes(error: Exception) -> bool:
     """Does this error pass by itself, so that trying again makes sense?"""
     if isinstance(error, REFUSED):
         return False
-    if isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError | exceptions.ClusterError):
-        return True
-    if isinstance(error, exceptions.ReadOnlyError | exceptions.OutOfMemoryError | exceptions.TryAgainError):
+    if isinstance(error, PASSING_KINDS):
         return True
     return isinstance(error, exceptions.ResponseError) and str(error).startswith(PASSING)
 
@@ -59,73 +69,134 @@ def as_dict(reply: object) -> dict[bytes, bytes]:
     return dict(zip(reply[::2], reply[1::2], strict=True))
 
 
-class Client:
-    """A redis-py client with our way of trying again.
+# What a replica need not have heard of, even where everything else waits for one.
+FLEETING = frozenset({"beat", "emit", "PING", "PUBLISH", "BLMOVE", "HGETALL", "HMGET", "HGET", "LRANGE", "LLEN",
+                      "ZRANGE", "PUBSUB", "SCAN", "INFO", "CONFIG"})  # fmt: skip
 
-    `patience` is for how many seconds a call is tried anew; None for ever, 0 not at all.
+
+class Client:
+    """Sends commands to the servers, and again where that makes sense.
+
+    `patience` is for how many seconds a call is tried anew; None for ever, 0 not at all. `durable`: a write
+    counts only when a replica has heard of it.
     """
 
-    def __init__(self, raw: redis.Redis, patience: float | None = 5.0) -> None:
-        self.raw = raw
+    def __init__(self, servers: Servers, patience: float | None = 5.0, *, durable: bool = False) -> None:
+        self.servers = servers
         self.patience = patience
+        self.durable = durable
 
     def execute(self, *command: Any, patience: float | bool | None = True) -> Any:
         """The reply to one command. Raises StoreUnavailable, StoreRefused."""
-        return self.persist(lambda: self.raw.execute_command(*command), patience)
+        return self._persist([command], patience, fleeting=command[0] in FLEETING)[0]
 
-    def pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """The replies to several commands sent at once, in their order, without a transaction."""
+        return self._persist(commands)
 
-        def send() -> list[Any]:
-            pipe = self.raw.pipeline(transaction=False)
-            for command in commands:
-                pipe.execute_command(*command)
-            return pipe.execute()
-
-        return self.persist(send)
+    def sequence(self, *phases: Sequence[Command]) -> None:
+        """Send several pipelines, none before those ahead of it were obeyed; one round trip to a single server."""
+        if self.servers.one:
+            self._persist([command for phase in phases for command in phase])
+            return
+        for phase in phases:
+            self._persist(phase)
 
     def call(
         self, name: str, keys: Sequence[bytes], args: Sequence[Any], patience: float | bool | None = True
     ) -> Any:
         """The reply of one script."""
-        code = script(name)
-        return self.persist(lambda: self._evaluate(code, keys, args), patience)
+        return self._persist([_evaluation(script(name), keys, args)], patience, fleeting=name in FLEETING)[0]
 
     def call_each(
         self, name: str, keys: Sequence[bytes], shared: Sequence[Any], each: Sequence[Any], width: int
     ) -> list[Any]:
-        """The replies of a script that takes many keys, `width` arguments each, in the order of the keys."""
-        if len(keys) <= MOST_KEYS:
-            return list(self.call(name, keys, [*shared, *each]))
-        replies: list[Any] = []
-        for start in range(0, len(keys), MOST_KEYS):
-            end = start + MOST_KEYS
-            replies += self.call(name, keys[start:end], [*shared, *each[start * width : end * width]])
+        """The replies of a script that takes many keys, `width` arguments each, in the order of the keys.
+
+        The keys of one call lie in one slot; calls for many slots go out together.
+        """
+        code = script(name)
+        if self.servers.one and len(keys) <= MOST_KEYS:
+            return list(self._persist([_evaluation(code, keys, [*shared, *each])], fleeting=name in FLEETING)[0])
+        groups = [range(len(keys))] if self.servers.one else by_slot(keys)
+        parts = [group[n : n + MOST_KEYS] for group in groups for n in range(0, len(group), MOST_KEYS)]
+        commands = []
+        for part in parts:
+            args = [arg for n in part for arg in each[n * width : (n + 1) * width]]
+            commands.append(_evaluation(code, [keys[n] for n in part], [*shared, *args]))
+        replies: list[Any] = [None] * len(keys)
+        for part, answers in zip(parts, self._persist(commands, fleeting=name in FLEETING), strict=True):
+            for n, answer in zip(part, answers, strict=True):
+                replies[n] = answer
         return replies
 
-    def _evaluate(self, code: Script, keys: Sequence[bytes], args: Sequence[Any]) -> Any:
-        try:
-            return self.raw.execute_command("EVALSHA", code.sha, len(keys), *keys, *args)
-        except exceptions.NoScriptError:
-            return self.raw.execute_command("EVAL", code.source, len(keys), *keys, *args)
+    def execute_everywhere(self, *command: Any, masters: bool = False) -> dict[str, Any]:
+        """The replies of all servers (of all masters) by address, once; one that does not answer is left out."""
+        replies = self.servers.send_everywhere(command, masters=masters)
+        return {address: reply for address, reply in replies.items() if not isinstance(reply, Exception)}
 
-    def persist(self, send: Callable[[], T], patience: float | bool | None = True) -> T:
-        """Send until it works, for as long as patience lasts, with growing, jittered delays."""
+    def iter_keys(self, pattern: bytes, count: int) -> Iterator[list[bytes]]:
+        """Keys of all masters, in batches of about `count`; one may come twice. Raises StoreError."""
+        for target in self._get_masters():
+            one = Client(target.servers(size=1, name="pytask:scan"), self.patience)
+            try:
+                cursor: Any = 0
+                while True:
+                    cursor, keys = one.execute("SCAN", cursor, "MATCH", pattern, "COUNT", count)
+                    yield keys
+                    if int(cursor) == 0:
+                        break
+            finally:
+                one.close()
+
+    def _get_masters(self) -> list[Target]:
+        try:
+            return self.servers.get_masters()
+        except exceptions.RedisError as error:
+            raise translated(error) from error
+
+    def _persist(
+        self, commands: Sequence[Command], patience: float | bool | None = True, *, fleeting: bool = False
+    ) -> list[Any]:
+        """Send until every command has its reply, for as long as patience lasts, with growing, jittered delays."""
+        durable = self.durable and not fleeting
+        replies = self.servers.send(commands, durable=durable)
+        failed = _failed(replies)
+        if not failed:
+            return replies
         limit = self.patience if patience is True else patience
         deadline = None if limit is None else time.monotonic() + limit
         delay = FIRST_DELAY
-        while True:
-            try:
-                return send()
-            except exceptions.RedisError as error:
-                wait = delay * random.uniform(0.5, 1.0)
-                late = deadline is not None and time.monotonic() + wait > deadline
-                if late or not passes(error):
-                    raise translated(error) from error
+        while failed:
+            wait = delay * random.uniform(0.5, 1.0)
+            late = deadline is not None and time.monotonic() + wait > deadline
+            for n in failed:
+                if late or not passes(replies[n]):
+                    raise translated(replies[n]) from replies[n]
             time.sleep(wait)
             delay = min(delay * 2, LAST_DELAY)
+            answers = self.servers.send([commands[n] for n in failed], durable=durable)
+            for n, answer in zip(failed, answers, strict=True):
+                replies[n] = answer
+            failed = _failed(replies)
+        return replies
 
     def close(self) -> None:
         """Close every connection. Safe to repeat."""
-        self.raw.close()
-        self.raw.connection_pool.disconnect()
+        self.servers.close()
+
+
+def _evaluation(code: Script, keys: Sequence[bytes], args: Sequence[Any]) -> Command:
+    return ("EVALSHA", code.sha, len(keys), *keys, *args)
+
+
+def _failed(replies: Sequence[Reply]) -> list[int]:
+    return [n for n, reply in enumerate(replies) if isinstance(reply, exceptions.RedisError)]
+
+
+def by_slot(keys: Sequence[bytes]) -> list[list[int]]:
+    """The numbers of the keys, a list for each slot."""
+    groups: dict[int, list[int]] = {}
+    for number, key in enumerate(keys):
+        groups.setdefault(key_slot(key), []).append(number)
+    return list(groups.values())

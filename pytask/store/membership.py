@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from pytask.errors import StoreUnavailable
 from pytask.keys import Keys, QueueKeys
 from pytask.store.claims import REAP_CHUNK
 from pytask.store.client import Client, as_dict
@@ -33,10 +34,10 @@ class Membership:
     def get_listening(self, nodes: Sequence[bytes]) -> set[bytes]:
         """Those of the nodes whose liveness subscription stands on this server."""
         channels = {self.keys.alive(node): node for node in nodes}
-        reply = self.client.execute("PUBSUB", "NUMSUB", *channels, patience=0)
-        pairs = (
-            reply if reply and isinstance(reply[0], list | tuple) else zip(reply[::2], reply[1::2], strict=True)
-        )
+        replies = self.client.execute_everywhere("PUBSUB", "NUMSUB", *channels)
+        if not replies:
+            raise StoreUnavailable("Redis: no server tells who listens")
+        pairs = [pair for reply in replies.values() for pair in zip(reply[::2], reply[1::2], strict=True)]
         return {channels[channel] for channel, count in pairs if count}
 
     def reap(self, node: bytes, sequence: bytes) -> bool:

@@ -17,14 +17,13 @@ class Queues:
         self.keys = keys
 
     def create(self, rows: Sequence[tuple[bytes, Mapping[str, Any]]], queue: str = "") -> None:
-        """Write the records (id, fields) and push their ids, in one round trip; safe to repeat."""
+        """Write the records (id, fields) and push their ids, in one round trip or two; safe to repeat."""
         key = self.keys.queue(queue).key
-        commands: list[tuple[Any, ...]] = []
+        records: list[tuple[Any, ...]] = []
         for task_id, fields in rows:
             flat = [part for pair in fields.items() for part in pair]
-            commands.append(("HSET", self.keys.task(task_id), *flat))
-        commands.append(("LPUSH", key, *[row[0] for row in rows]))
-        self.client.pipeline(commands)
+            records.append(("HSET", self.keys.task(task_id), *flat))
+        self.client.sequence(records, [("LPUSH", key, *[row[0] for row in rows])])
 
     def push(self, queue: str, ids: Sequence[bytes], *, first: bool = False) -> None:
         """Push ids; `first` before all that wait."""

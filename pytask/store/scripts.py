@@ -17,12 +17,20 @@ class Script:
     sha: str
 
 
+_by_sha: dict[str, Script] = {}
+
+
 @cache
 def script(name: str) -> Script:
     """The script with this name, from `lua/<name>.lua`."""
     source = resources.files("pytask.store").joinpath("lua", f"{name}.lua").read_text("utf-8")
     digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
-    return Script(name, source, digest)
+    return _by_sha.setdefault(digest, Script(name, source, digest))
+
+
+def source_of(sha: str) -> str:
+    """The source of a script that was asked for by name before; empty for any other."""
+    return _by_sha[sha].source if sha in _by_sha else ""
 
 
 def script_names() -> list[str]:

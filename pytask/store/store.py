@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from pytask.errors import StoreError
+from redis.exceptions import RedisError
+
+from pytask.errors import StoreError, StoreRefused
 from pytask.keys import Keys
 from pytask.store.claims import Claims
-from pytask.store.client import Client
+from pytask.store.client import Client, translated
 from pytask.store.endings import Endings
+from pytask.store.listener import Listener
 from pytask.store.membership import Membership, NodeRecords
 from pytask.store.queues import Queues
 from pytask.store.records import Records
@@ -39,7 +42,8 @@ class ServerInfo:
 class Store:
     """Everything that pytask says to Redis, in one namespace, over one client.
 
-    `patience`: see Client. A store is safe to share between threads, and between greenlets.
+    `patience`, `durable`: see Client. `size`: connections to each server at most. A store is
+    safe to share between threads, and between greenlets.
     """
 
     def __init__(
@@ -51,10 +55,12 @@ class Store:
         timeout: float = 5.0,
         size: int = 16,
         name: str = "",
+        durable: bool = False,
     ) -> None:
         self.target = target
         self.keys = Keys(namespace)
-        self.client = Client(target.client(timeout=timeout, size=size, name=name), patience)
+        servers = target.servers(timeout=timeout, size=size, name=name)
+        self.client = Client(servers, patience, durable=durable)
         self.records = Records(self.client, self.keys)
         self.queues = Queues(self.client, self.keys)
         self.endings = Endings(self.client, self.keys)
@@ -72,25 +78,47 @@ class Store:
         """Raises StoreUnavailable or StoreRefused where the server cannot be used."""
         self.client.execute("PING", patience=0)
 
+    def check_durable(self) -> None:
+        """Raises StoreRefused where a master has no replica that could confirm a write."""
+        for address, reply in self.client.execute_everywhere("INFO", "replication", masters=True).items():
+            if _read_info(reply).get("connected_slaves", "0") == "0":
+                raise StoreRefused(f"durable: the server {address} has no replica that could confirm a write")
+
     def get_server_info(self) -> ServerInfo:
         """Name, version and what of its settings matters to us."""
-        info: dict[str, Any] = self.client.persist(self.client.raw.info)
-        saves = info.get("aof_enabled") or self._get_config("save", "?")
+        info = _read_info(self.client.execute("INFO"))
+        saves = info.get("aof_enabled") == "1" or self._get_config("save", "?")
         return ServerInfo(
-            name=str(info.get("server_name", "redis")),
-            version=str(info.get("valkey_version") or info.get("redis_version", "?")),
+            name=info.get("server_name", "redis"),
+            version=info.get("valkey_version") or info.get("redis_version", "?"),
             maxmemory=int(info.get("maxmemory", 0)),
-            policy=str(info.get("maxmemory_policy", "noeviction")),
+            policy=info.get("maxmemory_policy", "noeviction"),
             persistent=bool(saves),
         )
 
     def _get_config(self, name: str, default: str) -> str:
         try:
-            reply = self.client.persist(lambda: self.client.raw.config_get(name), 0)
+            reply = self.client.execute("CONFIG", "GET", name, patience=0)
         except StoreError:  # a managed server forbids CONFIG: then we do not know
             return default
-        return str(reply.get(name, default))
+        return reply[1].decode() if len(reply) > 1 else default
+
+    def listen(
+        self, *, channels: Sequence[bytes] = (), patterns: Sequence[bytes] = (), name: str = ""
+    ) -> Listener:
+        """Subscribe, on any server of a cluster. Raises StoreUnavailable, StoreRefused."""
+        try:
+            target = self.client.servers.get_target()
+        except RedisError as error:
+            raise translated(error) from error
+        return Listener(target, channels=channels, patterns=patterns, name=name)
 
     def close(self) -> None:
         """Close the connections. Safe to repeat."""
         self.client.close()
+
+
+def _read_info(reply: bytes) -> dict[str, str]:
+    """The reply of INFO by name."""
+    lines = reply.decode("utf-8", "replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
