@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 
 import gevent
 
@@ -16,7 +17,10 @@ from pytask.errors import NodeGone, StoreError, StoreUnavailable
 
 log = logging.getLogger("pytask.node")
 
-FIRST_DELAY, LAST_DELAY = 0.05, 2.0  # seconds
+# Seconds. The last one is what a node may be late after an outage: it works again within a second.
+FIRST_DELAY, LAST_DELAY = 0.05, 0.7
+SOUND = 5.0  # seconds that a service works until its next failure counts as the first one
+TELL_AGAIN = 10.0  # seconds between two lines of the log while Redis is away
 
 
 class Service:
@@ -48,8 +52,9 @@ class Service:
         raise NotImplementedError
 
     def _supervise(self) -> None:
-        delay = FIRST_DELAY
+        delay, told = FIRST_DELAY, 0.0
         while True:
+            began = time.monotonic()
             try:
                 self.run()
                 return
@@ -58,11 +63,15 @@ class Service:
                 log.warning("%s: %s", self.name, error)
             except StoreUnavailable as error:
                 self.on_unavailable()
-                log.warning("%s: %s; trying again", self.name, error)
+                if time.monotonic() - told > TELL_AGAIN:
+                    told = time.monotonic()
+                    log.warning("%s: %s; trying again", self.name, error)
             except StoreError as error:
                 log.error("%s: %s; trying again", self.name, wire.shown(str(error), 200))
             except Exception:
                 log.exception("%s failed; it begins again", self.name)
+            if time.monotonic() - began > SOUND:
+                delay = FIRST_DELAY
             gevent.sleep(delay * random.uniform(0.5, 1.0))
             delay = min(delay * 2, LAST_DELAY)
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from redis import RedisCluster, exceptions
 from redis.cluster import ClusterNode
-from redis.connection import SSLConnection
+from redis.connection import BlockingConnectionPool, SSLConnection
 from redis.crc import key_slot
 
 from pytask.store.servers import (
@@ -66,17 +66,20 @@ class ClusterTarget(Target):
         return ClusterServers(self, timeout=timeout, size=size, name=name)
 
     def client(self, *, timeout: float | None = 5.0, size: int = 16, name: str = "") -> Any:
-        """A `redis.RedisCluster`. It connects at once, and raises a RedisError where it cannot."""
-        arguments = {"socket_connect_timeout": min(timeout or 5.0, 5.0), **self.arguments}
+        """A `redis.RedisCluster` with at most `size` connections a server. It connects at once: RedisError."""
+        (host, port), *others = self.seeds
+        host = f"[{host}]" if ":" in host else host
+        scheme = "rediss" if issubclass(self.connection_class, SSLConnection) else "redis"
         return RedisCluster(
-            startup_nodes=[ClusterNode(host, port) for host, port in self.seeds],
+            url=f"{scheme}://{host}:{port}",  # by its name alone, pools that block cannot be had
+            startup_nodes=[ClusterNode(*seed) for seed in others],
+            connection_pool_class=BlockingConnectionPool,
             address_remap=self.remap,
             socket_timeout=timeout,
             max_connections=size,
             client_name=name or None,
-            ssl=issubclass(self.connection_class, SSLConnection),
             protocol=2,
-            **arguments,
+            **{"socket_connect_timeout": min(timeout or 5.0, 5.0), **self.arguments},
         )
 
 
