@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 
-from pytask import states, wire
+from pytask import points, states, wire
 from pytask.errors import StoreRefused
 from pytask.keys import QueueKeys
 from pytask.node.outbox import MOST_ROWS, Outbox, Row
@@ -75,11 +75,13 @@ class Closing(Outbox):
     def _send_ended(self, _queue: QueueKeys, _node: bytes, rows: list[Row]) -> None:
         ids = [run.id for run, _ in rows]
         length = 0
+        points.reach("before-end-task")
         try:
             length = self.state.store.endings.push(ids)
         except StoreRefused as error:
             log.error("end-task cannot be used, ended records expire untold: %s", wire.shown(str(error), 200))
             self._let_expire(ids)
+        points.reach("after-end-task")
         for run, (mode, state) in rows:
             self.release(run, mode, state)
         if length > END_TASK_CAP:
@@ -111,7 +113,9 @@ class Closing(Outbox):
 
     def _send_parks(self, queue: QueueKeys, node: bytes, rows: list[Row]) -> None:
         triples = [(run.id, run.fence, due) for run, due in rows]
+        points.reach("before-park")
         self.state.store.claims(queue.name).park(node, triples)
+        points.reach("after-park")
         self._forget(rows)
         self.on_parked(queue.name)
 
@@ -133,7 +137,9 @@ class Closing(Outbox):
             if once.setdefault(row[0].id, row) is not row:
                 later.append(row)
         releases = [Release(run.id, run.fence, mode, state) for run, (mode, state) in once.values()]
+        points.reach("before-release")
         self.state.store.claims(queue.name).release(node, releases)
+        points.reach("after-release")
         self._forget(once.values())
         if later:
             self._send_releases(queue, node, later)

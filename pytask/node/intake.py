@@ -12,7 +12,7 @@ import logging
 import gevent
 from gevent.lock import Semaphore
 
-from pytask import wire
+from pytask import points, wire
 from pytask.errors import StoreError, StoreRefused
 from pytask.keys import QueueKeys
 from pytask.node.reconcile import Reconcile
@@ -59,8 +59,10 @@ class Intake(Service):
                 self.state.registry.room.wait()
             node = self.state.id
             try:
+                points.reach("before-claim")
                 claims = self.claims.claim(node, min(self.state.registry.free, BATCH))
                 if claims:
+                    points.reach("after-claim")
                     self._begin(node, claims)
                 elif self._may_take():
                     self._wait(node)

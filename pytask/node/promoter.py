@@ -10,6 +10,7 @@ import random
 
 from gevent.event import Event
 
+from pytask import points
 from pytask.node.service import Service
 from pytask.node.state import NodeState
 
@@ -33,7 +34,10 @@ class Promoter(Service):
     def run(self) -> None:
         """Promote and sleep, for ever."""
         while True:
+            points.reach("before-promote")
             count, wait = self.claims.promote()
+            if count:
+                points.reach("after-promote")
             if count and wait == 0:
                 continue
             pause = min(wait if wait is not None else POLL, POLL * random.uniform(0.8, 1.0))

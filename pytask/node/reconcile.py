@@ -16,7 +16,7 @@ from collections.abc import Callable
 import gevent
 from gevent.event import Event
 
-from pytask import wire
+from pytask import points, wire
 from pytask.node.closing import Closing
 from pytask.node.heartbeat import Heartbeat
 from pytask.node.run import BEGIN, RUN, Run
@@ -133,7 +133,9 @@ class Reconcile(Service):
             registry.adopting -= 1
         if new and node == self.state.id:
             log.warning("queue %s: %d claims whose reply was lost are adopted", queue or "default", len(new))
+            points.reach("before-adoption")
             self.starter.accept(self.state.queues[queue], node, new)
+            points.reach("after-adoption")
 
     def _is_new(self, queue: str, node: bytes, claim: Claim) -> bool:
         run = self.state.registry.runs.get((queue, claim.id))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from gevent.event import Event
 
-from pytask import states, wire
+from pytask import points, states, wire
 from pytask.keys import QueueKeys
 from pytask.node.closing import Closing
 from pytask.node.outbox import Outbox, Row
@@ -69,7 +69,9 @@ class Report(Outbox):
 
     def _send_finishes(self, queue: QueueKeys, node: bytes, rows: list[Row]) -> None:
         six = [(run.id, run.fence, o.state.encode(), o.output, b"", o.event()) for run, o in rows]
+        points.reach("before-finish")
         answers = self.state.store.records.finish(node, queue.key, six)
+        points.reach("after-finish")
         for (run, _), answer in zip(rows, answers, strict=True):
             self._follow(run, answer)
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from pytask import wire
+from pytask import points, wire
 from pytask.errors import StoreError
 from pytask.keys import QueueKeys, flaw_of_id
 from pytask.node.closing import Closing
@@ -82,7 +82,9 @@ class Starter:
         """Ask the records, and act on the answers."""
         settings = self.state.settings
         rows = [(run.id, run.claim.fence, run.claim.lost, run.claim.early) for run in runs]
+        points.reach("before-begin")
         answers = self.state.store.records.begin(node, queue.key, rows, settings.max_deliveries, settings.max_data)
+        points.reach("after-begin")
         for run, answer in zip(runs, answers, strict=True):
             if self.state.registry.holds(run):
                 self._answers[answer[0]](run, answer)

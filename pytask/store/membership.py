@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from pytask import points
 from pytask.errors import StoreUnavailable
 from pytask.keys import Keys, QueueKeys
 from pytask.store.claims import REAP_CHUNK
@@ -48,6 +49,7 @@ class Membership:
             reply = self.client.call("reap", keys, (node, sequence, REAP_CHUNK))
             if reply != 1:
                 return bool(reply == 0)
+            points.reach("in-reap")
 
     def leave(self, node: bytes) -> None:
         """The node's own end: what it still owns goes back, as if it had been reaped."""

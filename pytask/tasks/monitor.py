@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytask import wire
+from pytask import points, wire
 from pytask.errors import StoreError, StoreUnavailable
 from pytask.names import queue_label
 from pytask.store.membership import Membership
@@ -116,7 +116,9 @@ class Monitor(Task):
         return pace
 
     def _reap(self, queue: str, membership: Membership, node: bytes, sequence: bytes) -> None:
+        points.reach("before-reap")
         if membership.reap(node, sequence):
+            points.reach("after-reap")
             log.warning("node %s is dead: its tasks are back in queue %s", node.decode(), queue_label(queue))
         # a frozen node's blocking move may still be handed an id: look at its inbox again
         self.orphans[queue, node] = time.monotonic() + self.node_timeout / 2 + 1
