@@ -65,7 +65,7 @@ class Server:
 
     url: str
     redis: redis.Redis
-    embedded: EmbeddedServer
+    embedded: Any
 
     def create(self, task_id: Any, task: str, data: str | bytes | None = None, **fields: Any) -> None:
         """What a raw producer does: HSET, HSET, LPUSH."""
@@ -124,8 +124,8 @@ def app(server: Server) -> Iterator[PyTask]:
 class Events:
     """Everything that is published on a pattern, from the moment this is made."""
 
-    def __init__(self, url: str, pattern: str = "task-*") -> None:
-        self.client = redis.Redis.from_url(url)
+    def __init__(self, client: redis.Redis, pattern: str = "task-*") -> None:
+        self.client = client
         self.pubsub = self.client.pubsub()
         self.pubsub.psubscribe(pattern)
         self.seen: list[tuple[bytes, bytes]] = []
@@ -159,7 +159,7 @@ class Events:
 
 @pytest.fixture
 def events(server: Server) -> Iterator[Events]:
-    made = Events(server.url)
+    made = Events(redis.Redis.from_url(server.url))
     yield made
     made.close()
 

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 import click
 import pytest
+import redis
 from conftest import Events, NodeProcess, wait_until
 
 from pytask import PyTask, PyTaskHelpers, keys, settings, states
@@ -401,7 +402,7 @@ def test_the_page_says_which_script_sends_an_event(event):
 def test_the_table_of_events_matches_what_a_node_sends(server, start_node, events):
     """One of each: what is in quotes on the page is compared with what arrives."""
     node = start_node("--grace", "0", block_warning="0.3")
-    of_nodes = Events(server.url, "node-*")
+    of_nodes = Events(redis.Redis.from_url(server.url), "node-*")
     for task_id, task, data, fields in (
         ("ok", "echo", '{"a": [1]}', {}),
         ("error", "fail", None, {}),

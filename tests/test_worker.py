@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import redis
 from conftest import HERE, Events, wait_until
 
 
@@ -163,7 +164,7 @@ def test_sighup_starts_the_program_anew(start_node, server, tmp_path):
 
 def test_a_task_that_blocks_the_hub_is_named_and_its_node_is_not_declared_dead(start_node, server):
     node, other = start_node(), start_node()
-    seen = Events(server.url, "node-*")
+    seen = Events(redis.Redis.from_url(server.url), "node-*")
     server.create("B", "block", '{"seconds": 13}')
     node_events = wait_until(lambda: (seen.read(), seen.seen)[1])
     event = json.loads(node_events[0][1])
