@@ -146,6 +146,7 @@ class Node:
             try:
                 with gevent.Timeout(max(deadline - time.monotonic(), 0.1), silence):
                     self.store.ping()
+                    self._try_rights()
                 return
             except StoreRefused:
                 raise
@@ -154,6 +155,12 @@ class Node:
                     raise
             gevent.sleep(delay)
             delay = min(delay * 2, 1.0)
+
+    def _try_rights(self) -> None:
+        """Raise StoreRefused now for a user that may not subscribe or run scripts, instead of failing ever after."""
+        self._listen([], [self.store.keys.control_pattern]).close()
+        for queue in self.state.queue_names:
+            self.store.claims(queue).promote(0)
 
     def pause(self) -> None:
         """Take no new tasks; those that run go on."""
