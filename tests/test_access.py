@@ -41,8 +41,8 @@ def rights_of(text: str) -> Rights:
     return found
 
 
-def of_page() -> Rights:
-    return rights_of("".join(re.findall(r"^```acl\n(.*?)^```$", PAGE.read_text(), re.M | re.S)))
+def of_page(language: str = "acl") -> Rights:
+    return rights_of("".join(re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), re.M | re.S)))
 
 
 def in_namespace(words: list[str], namespace: str) -> list[str]:
@@ -172,6 +172,7 @@ def test_a_producer_cannot_read_and_touches_nothing_else(users):
 def every_helper(app: PyTask) -> None:
     """Call every helper, in every state that takes another way through its script."""
     helpers = app.helpers
+    helpers.store.ping()
     helpers.start_task("echo", task_id="W")
     helpers.start_tasks([("echo", {}, "X"), ("echo", {}, "Y")], queue="mail")
     helpers.reload_task("W")
@@ -222,14 +223,7 @@ def test_without_any_one_of_its_rights_some_helper_or_command_is_refused(users, 
     with pytest.raises((StoreRefused, TaskNotFoundError, redis.exceptions.NoPermissionError)):
         every_helper(app)
         watch(users.client("pytask-helper"))
-        raw_commands(users.url("pytask-helper"))
     app.close()
-
-
-def raw_commands(url: str) -> None:
-    """What the client commands send besides: a name for their connection, and its sign of life."""
-    with redis.Redis.from_url(url, client_name="pytask", protocol=2) as client:
-        client.ping()
 
 
 def test_the_client_commands_work_as_a_helper(users, start_node):
@@ -378,7 +372,8 @@ def sent_by_scripts() -> set[str]:
 def test_a_node_may_send_what_the_code_sends_and_nothing_else(server):
     known = {name.lower() for name in server.redis.execute_command("COMMAND")}
     sent = {name for name in sent_by_the_store() | sent_by_scripts() if name.partition("|")[0] in known}
-    assert commands_of("pytask-node") == sent - DONE_WITHOUT | {"client|setname"}
+    on_a_cluster = {word[1:] for word in of_page("acl-cluster")["pytask-node"]}
+    assert commands_of("pytask-node") | on_a_cluster | {"wait"} == sent - DONE_WITHOUT | {"client|setname"}
 
 
 def glob(pattern: str) -> re.Pattern[str]:
@@ -438,9 +433,10 @@ def test_a_node_takes_its_password_from_a_file(users, start_node, tmp_path):
     assert not users.refused()
 
 
-@pytest.mark.parametrize("right", ["+hset", "~{new-task}:*", "+psubscribe", "&task-*-control", "+evalsha"])
+@pytest.mark.parametrize("right", ["+hset", "~{new-task}:*", "+psubscribe", "&task-*-control", "+evalsha", "+script|load"])
 def test_a_node_without_a_right_that_it_needs_at_its_start_is_one_line_and_status_3(users, start_node, right):
     users.set_without("pytask-node", right)
+    users.redis.script_flush()
     line = refused_at_the_start(start_node, "-u", users.url("pytask-node"))
     assert "node-password" not in line
 
@@ -449,7 +445,7 @@ def test_a_node_whose_rights_are_taken_away_for_a_while_goes_on_when_they_are_ba
     node = start_node("-u", users.url("pytask-node"))
     server.create("S", "block", '{"seconds": 0.5}')
     server.wait_for_state("S", "RUNNING")
-    users.redis.execute_command("ACL", "SETUSER", "pytask-node", "-eval", "-evalsha")
+    users.redis.execute_command("ACL", "SETUSER", "pytask-node", "-evalsha")
     server.create("later", "noop")
     wait_until(lambda: "NOPERM" in node.text() or "no permissions" in node.text())
     users.set(of_page())

@@ -17,6 +17,7 @@ from test_access import of_page
 
 from pytask import settings
 from pytask.embedded import find_binary
+from pytask.store.addresses import resolve_target
 
 DEPLOY = Path(__file__).parent.parent / "example" / "deploy"
 COMPOSE = sorted(DEPLOY.glob("compose.*.yaml"))
@@ -68,13 +69,22 @@ def test_a_file_has_no_tabs_and_only_variables_that_are_read(file):
         settings.load({name.lower(): value})
 
 
+@pytest.mark.parametrize("file", [*COMPOSE, KUBERNETES / "nodes.yaml"], ids=lambda file: file.name)
+def test_the_address_is_one_that_pytask_takes(file):
+    (url,) = re.findall(r"(?:PYTASK_REDIS_URL: |value: )(redis\S+)", file.read_text())
+    target = resolve_target(url, "a password")
+    assert len(target.seeds) == 3
+    assert target.arguments == {"username": "pytask-node", "password": "a password"}
+
+
 @pytest.mark.parametrize("file", [DEPLOY / "users.acl", KUBERNETES / "users.acl"], ids=["compose", "kubernetes"])
 def test_the_users_are_those_of_the_page_and_an_administrator(file):
     users = {words[1]: words[2:] for words in map(str.split, file.read_text().splitlines())}
     administrator = users.pop("default")
     assert "on" in administrator
     assert "nopass" not in administrator
-    assert users == of_page()
+    cluster = of_page("acl-cluster")
+    assert users == {user: words + cluster.get(user, []) for user, words in of_page().items()}
 
 
 def test_a_server_takes_the_file_of_users(tmp_path):

@@ -91,7 +91,9 @@ class Exchange:
     def read(self) -> list[Reply]:
         """Every command's reply or error. Never raises RedisError."""
         replies = self._read_all()
-        replies = replies[len(self._loads) :]
+        loaded, replies = replies[: len(self._loads)], replies[len(self._loads) :]
+        for refused in (reply for reply in loaded if isinstance(reply, exceptions.NoPermissionError)):
+            replies = [refused if isinstance(reply, exceptions.NoScriptError) else reply for reply in replies]
         heard = replies.pop() if self._durable else 1
         if self._asking:
             replies = replies[1::2]
