@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytask.task import Task
     from pytask.tasks.cleanup import Cleanup
     from pytask.tasks.monitor import Monitor
+    from pytask.tasks.sweep import Sweep
 
 __all__ = [
     "Cleanup",
@@ -26,6 +27,7 @@ __all__ = [
     "PyTask",
     "PyTaskError",
     "PyTaskHelpers",
+    "Sweep",
     "Task",
     "__version__",
     "run_loop",
@@ -38,6 +40,7 @@ _HOMES = {
     "PyTask": "pytask.app",
     "PyTaskError": "pytask.errors",
     "PyTaskHelpers": "pytask.helpers",
+    "Sweep": "pytask.tasks.sweep",
     "Task": "pytask.task",
     "run_loop": "pytask.helpers",
 }

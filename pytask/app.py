@@ -22,7 +22,7 @@ from pytask.store.target import Target
 from pytask.task import Task, check_task_class
 
 T = TypeVar("T", bound=type[Task])
-BUILT_IN_LOCAL = ("pytask/monitor", "pytask/cleanup")
+BUILT_IN_LOCAL = ("pytask/monitor", "pytask/cleanup", "pytask/sweep")
 
 
 class PyTask:
@@ -77,7 +77,7 @@ class PyTask:
                 self.add_task(task_class)
 
     def start_local_task(self, name: str, /, **data: Any) -> None:
-        """Run a task on every node of this app from its start on. Monitor and Cleanup run once in any case."""
+        """Run a task on every node of this app from its start on. The built-in ones run once in any case."""
         if name in BUILT_IN_LOCAL:
             self._local = [row for row in self._local if row[0] != name]
         self._local.append((name, data))
@@ -234,14 +234,15 @@ class PyTask:
     def _built_in(self) -> dict[str, type[Task]]:
         from pytask.tasks.cleanup import Cleanup
         from pytask.tasks.monitor import Monitor
+        from pytask.tasks.sweep import Sweep
 
-        return {Monitor.NAME: Monitor, Cleanup.NAME: Cleanup}
+        return {task_class.NAME: task_class for task_class in (Monitor, Cleanup, Sweep)}
 
     def _local_tasks(self) -> list[tuple[type[Task], dict[str, Any]]]:
         known = {**self._built_in(), **self.tasks}
         wanted = list(self._local)
         if self.settings.local_tasks:
-            wanted += [(name, {}) for name in BUILT_IN_LOCAL if name not in dict(wanted)]
+            wanted += [(name, {}) for name in self._built_in_local() if name not in dict(wanted)]
         rows = []
         for name, data in wanted:
             if name not in known:
@@ -249,10 +250,19 @@ class PyTask:
             rows.append((known[name], {**self._local_defaults(name), **data}))
         return rows
 
+    def _built_in_local(self) -> list[str]:
+        return [name for name in BUILT_IN_LOCAL if name != "pytask/sweep" or self.settings.sweep_interval]
+
     def _local_defaults(self, name: str) -> dict[str, Any]:
         settings = self.settings
         if name == "pytask/monitor":
             return {"queues": list(settings.queues), "node_timeout": settings.node_timeout}
+        if name == "pytask/sweep":
+            return {
+                "queues": list(settings.queues),
+                "interval": settings.sweep_interval,
+                "node_timeout": settings.node_timeout,
+            }
         if name == "pytask/cleanup":
             return {
                 "result_ttl": settings.result_ttl,

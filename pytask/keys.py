@@ -40,7 +40,7 @@ KEY_TABLE = (
         "<q>",
         "list",
         "queue",
-        "producer, claim, release, park, miss, promote, reap, orphan, nudge",
+        "producer, claim, release, park, miss, promote, reap, orphan, nudge, rescue",
         "while ids wait",
         "ids that wait: LPUSH in turn, RPUSH next",
     ),
@@ -56,7 +56,7 @@ KEY_TABLE = (
         "{<q>}:claims",
         "hash",
         "queue",
-        "claim, release, park, miss, promote, reap, renew, hold, nudge",
+        "claim, release, park, miss, promote, reap, renew, hold, nudge, rescue",
         "while ids are claimed",
         "id -> `<node> <fence>`, or the mark `-lost <how>` or `-back`",
     ),
@@ -64,7 +64,7 @@ KEY_TABLE = (
         "{<q>}:of:<node>",
         "hash",
         "queue",
-        "claim, release, park, miss, reap, renew, hold",
+        "claim, release, park, miss, reap, renew, hold, disown",
         "while the node has claims",
         "id -> `<fence> <lost> <how> <early>`",
     ),
@@ -105,7 +105,7 @@ KEY_TABLE = (
         "{<q>}:due",
         "zset",
         "queue",
-        "park, miss, promote, release, nudge",
+        "park, miss, promote, release, nudge, rescue",
         "until due",
         "ids that wait for a time; score = epoch seconds",
     ),
@@ -127,6 +127,14 @@ KEY_TABLE = (
     ),
     KeyRow("{<q>}:ended", "zset", "queue", "release", "the newest 10,000", "ended ids; score = epoch seconds"),
     KeyRow("{<q>}:counts", "hash", "queue", "release", "for ever, a field a state", "ended so far, by state"),
+    KeyRow(
+        "{<q>}:sweep",
+        "string",
+        "queue",
+        "lease",
+        "`node_timeout`, renewed by its holder",
+        "of the default queue alone: who sweeps",
+    ),
     KeyRow(
         "<ns>end-task",
         "list",
@@ -195,6 +203,7 @@ class QueueKeys:
         "missing",
         "name",
         "nodes",
+        "sweep",
         "tag",
     )
 
@@ -213,6 +222,7 @@ class QueueKeys:
         self.dead = tag + b"dead"
         self.ended = tag + b"ended"
         self.counts = tag + b"counts"
+        self.sweep = tag + b"sweep"
 
     def claims_of(self, node: bytes) -> bytes:
         """The claims of one node, seen from the node."""
@@ -256,6 +266,10 @@ class Keys:
     def task(self, task_id: bytes) -> bytes:
         """The record of a task; the channel of its events has the same name."""
         return self._task + task_id
+
+    def id_of_task(self, key: bytes) -> bytes | None:
+        """The id of the task whose record has this key; None for any other key."""
+        return key[len(self._task) :] if key.startswith(self._task) else None
 
     def control(self, task_id: bytes) -> bytes:
         """The channel on which a task is told to stop or reload."""

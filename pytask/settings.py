@@ -116,6 +116,7 @@ _ROWS = (
     _duration("block_timeout", 60.0, "How long it may block the node before the process ends itself.", 0.001),
     _duration("result_ttl", 3600.0, "How long the record of a success is kept; 0 removes it at once."),
     _duration("failure_ttl", 604_800.0, "How long the record of a failure is kept; 0 removes it at once."),
+    _duration("sweep_interval", 60.0, "How often one node looks for tasks that were lost; 0: never.", 0, 86_400),
     Setting(
         "callable_prefixes",
         "dotted paths",
@@ -123,7 +124,7 @@ _ROWS = (
         "What tasks may call by path: these, and all below them (nothing uses it yet).",
     ),
     Setting("durable", "boolean", False, "Whether a write counts only when a replica has confirmed it (`WAIT`)."),
-    Setting("local_tasks", "boolean", True, "Whether the node runs Monitor and Cleanup by itself."),
+    Setting("local_tasks", "boolean", True, "Whether the node runs Monitor, Cleanup and Sweep by itself."),
 )
 
 SETTINGS: Mapping[str, Setting] = MappingProxyType({row.name: row for row in _ROWS})
@@ -155,6 +156,7 @@ class Settings:
     block_timeout: float = _DEFAULTS["block_timeout"]
     result_ttl: float = _DEFAULTS["result_ttl"]
     failure_ttl: float = _DEFAULTS["failure_ttl"]
+    sweep_interval: float = _DEFAULTS["sweep_interval"]
     callable_prefixes: tuple[str, ...] = _DEFAULTS["callable_prefixes"]
     durable: bool = _DEFAULTS["durable"]
     local_tasks: bool = _DEFAULTS["local_tasks"]

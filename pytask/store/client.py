@@ -71,7 +71,7 @@ def as_dict(reply: object) -> dict[bytes, bytes]:
 
 # What a replica need not have heard of, even where everything else waits for one.
 FLEETING = frozenset({"beat", "emit", "PING", "PUBLISH", "BLMOVE", "HGETALL", "HMGET", "HGET", "LRANGE", "LLEN",
-                      "ZRANGE", "PUBSUB", "SCAN", "INFO", "CONFIG"})  # fmt: skip
+                      "ZRANGE", "ZMSCORE", "PUBSUB", "SCAN", "HSCAN", "HKEYS", "INFO", "CONFIG", "look", "lease"})  # fmt: skip
 
 
 class Client:
@@ -92,7 +92,7 @@ class Client:
 
     def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """The replies to several commands sent at once, in their order, without a transaction."""
-        return self._persist(commands)
+        return self._persist(commands, fleeting=all(command[0] in FLEETING for command in commands))
 
     def sequence(self, *phases: Sequence[Command]) -> None:
         """Send several pipelines, none before those ahead of it were obeyed; one round trip to a single server."""

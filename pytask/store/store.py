@@ -16,6 +16,7 @@ from pytask.store.listener import Listener
 from pytask.store.membership import Membership, NodeRecords
 from pytask.store.queues import Queues
 from pytask.store.records import Records
+from pytask.store.sweep import Traces
 from pytask.store.target import Target
 
 
@@ -65,6 +66,7 @@ class Store:
         self.queues = Queues(self.client, self.keys)
         self.endings = Endings(self.client, self.keys)
         self.node_records = NodeRecords(self.client, self.keys)
+        self.traces = Traces(self.client, self.keys)
 
     def claims(self, queue: str = "") -> Claims:
         """The claims of a queue."""
