@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from pytask.keys import QueueKeys
@@ -11,6 +12,7 @@ from pytask.store.claims import Claim, Claims, Release
 from pytask.store.membership import Membership
 from pytask.store.records import Records
 from pytask.store.store import Store
+from pytask.tasks.sweeping import Report, Sweeping
 
 A, B = b"a:1:0a", b"b:2:0b"  # two nodes
 Q, MAIL = b"new-task", b"new-task:mail"
@@ -55,6 +57,35 @@ class Queue:
 
     def close(self) -> None:
         self.store.close()
+
+
+class Broom(Queue):
+    """A queue, its records, and a sweep of the namespace that does not wait between its looks."""
+
+    def __init__(self, server, namespace: str = "", name: str = "") -> None:
+        super().__init__(server, namespace, name)
+        self.membership.join(A)
+
+    def has(self, task_id: str | bytes, **fields: object) -> None:
+        raw = task_id.encode() if isinstance(task_id, str) else task_id
+        self.redis.hset(self.store.keys.task(raw), mapping={"task": "noop", **fields})
+
+    def sweep(self, between: Callable[[], object] = lambda: None, **options: object) -> Report:
+        """One pass; `between` happens after its first look."""
+        self.looked_twice = False
+
+        def pause() -> None:
+            self.looked_twice = True
+            between()
+
+        return Sweeping(self.store, ("",), pace=lambda _: None, **options).run(pause)
+
+    def sweep_finds_nothing(self) -> Report:
+        before = self.state()
+        report = self.sweep()
+        assert report.repaired == 0
+        assert self.state() == before
+        return report
 
 
 class Task:

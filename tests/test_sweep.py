@@ -3,49 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import pytest
-from conftest import wait_until
-from moves import MAIL, A, B, Queue, Task
+from moves import MAIL, A, B, Broom, Queue, Task
 
 from pytask.keys import Keys
 from pytask.store.sweep import NEAR, Rescue
 from pytask.tasks import sweeping as sweeping_module
-from pytask.tasks.places import Filter, Place
-from pytask.tasks.sweeping import Report, Sweeping
+from pytask.tasks.places import LEAST, Filter, Place
 
 OPEN = ["WAIT", "SCHEDULED", "RETRY", "RUNNING"]
 CLOSED = ["STOPPED", "HELD", "SUCCESS", "ERROR", "EXCEPTION", "TIMEOUT", "EXPIRED", "SKIPPED", "DISCARDED", "LOST"]
-
-
-class Broom(Queue):
-    """A queue, its records, and a sweep of the namespace that does not wait between its looks."""
-
-    def __init__(self, server, namespace: str = "", name: str = "") -> None:
-        super().__init__(server, namespace, name)
-        self.membership.join(A)
-
-    def has(self, task_id: str | bytes, **fields: object) -> None:
-        raw = task_id.encode() if isinstance(task_id, str) else task_id
-        self.redis.hset(self.store.keys.task(raw), mapping={"task": "noop", **fields})
-
-    def sweep(self, between: Callable[[], object] = lambda: None, **options: object) -> Report:
-        """One pass; `between` happens after its first look."""
-        self.looked_twice = False
-
-        def pause() -> None:
-            self.looked_twice = True
-            between()
-
-        return Sweeping(self.store, ("",), pace=lambda _: None, **options).run(pause)
-
-    def sweep_finds_nothing(self) -> Report:
-        before = self.state()
-        report = self.sweep()
-        assert report.repaired == 0
-        assert self.state() == before
-        return report
 
 
 @pytest.fixture
@@ -410,6 +378,15 @@ def test_the_queues_that_anybody_makes_up_are_bounded(queue, server, monkeypatch
     assert report.queues == 5
 
 
+def test_records_that_name_very_many_queues_are_swept(queue, monkeypatch):
+    monkeypatch.setattr(sweeping_module, "MOST_PLACES", 3)
+    for n in range(20):
+        queue.has(f"t{n}", state="WAIT", queue=f"q{n}")
+    assert queue.sweep().pushed == 20
+    assert all(queue.redis.lrange(f"new-task:q{n}", 0, -1) == [b"t%d" % n] for n in range(20))
+    queue.sweep_finds_nothing()
+
+
 def test_more_suspects_than_a_pass_takes_are_left_for_the_next(queue, monkeypatch):
     monkeypatch.setattr(sweeping_module, "MOST_SUSPECTS", 30)
     for n in range(50):
@@ -517,10 +494,10 @@ def test_the_filter_has_no_false_no_and_few_false_yes():
     assert len([task_id for task_id in wrong if task_id in other]) < max(len(wrong) / 5, 3)
 
 
-@pytest.mark.parametrize("expected", [0, 1, 64, 65, 100_000])
+@pytest.mark.parametrize("expected", [0, 1, LEAST, LEAST + 1, 100_000])
 def test_a_filter_takes_two_to_four_bytes_an_id(expected):
     size = len(Filter(expected, 0)._bits)
-    assert 2 * max(expected, 64) <= size <= 4 * max(expected, 64)
+    assert 2 * max(expected, LEAST) <= size <= 4 * max(expected, LEAST)
 
 
 def test_a_place_knows_whose_a_claim_is():
@@ -543,108 +520,3 @@ def test_keys_of_others_are_not_ours(queue):
     assert found.owners == {("", b"n")}
     assert found.takers == {b"c"}
     assert Keys("shop").id_of_task(b"shop:task-T") == b"T"
-
-
-# Nodes.
-
-
-def sweepers(nodes) -> list:
-    return [node for node in nodes if "the sweep has put back" in node.text()]
-
-
-def lease_of(server) -> str:
-    holder = server.redis.get("{new-task}:sweep")
-    return holder.decode().partition("@")[2] if holder else ""
-
-
-FAST = {"sweep_interval": "1", "node_timeout": "2"}
-
-
-def test_a_node_puts_a_lost_task_back_and_says_so(server, start_node, events):
-    node = start_node(**FAST)
-    server.redis.hset("task-T", mapping={"task": "echo", "state": "WAIT", "data": '{"n": 1}'})
-    server.redis.hset("task-N", mapping={"task": "echo"})
-    server.wait_for_state("T", "SUCCESS")
-    node.wait_for_log("the sweep has put back what was lost: 1 tasks that were in no queue")
-    node.wait_for_log("1 records without a state in no queue")
-    task_id = f"pytask/sweep@{node.node_id}"
-    told = events.wait_for(task_id, "swept")["data"]
-    assert (told["pushed"], told["unpushed"]) == (1, 1)
-    wait_until(lambda: (server.field(task_id, "output") or "").count('"unpushed":1'))
-    assert 0 < server.redis.ttl(f"task-{task_id}") <= 6
-    assert events.names("T") == ["running", "success"]
-    assert server.state("N") is None
-    assert node.terminate() == 0
-    assert not server.redis.exists("{new-task}:sweep", f"task-{task_id}"), "it leaves with its node"
-
-
-def test_one_node_sweeps_and_another_takes_over_when_it_dies(server, start_node):
-    nodes = [start_node(**FAST) for _ in range(2)]
-    first = wait_until(lambda: lease_of(server))
-    for n in range(3):
-        server.redis.hset(f"task-T{n}", mapping={"task": "noop", "state": "WAIT"})
-        server.wait_for_state(f"T{n}", "SUCCESS")
-        assert lease_of(server) == first
-    (sweeper,) = sweepers(nodes)
-    (other,) = [node for node in nodes if node is not sweeper]
-    assert sweeper.node_id == first
-    sweeper.kill()
-    server.redis.hset("task-U", mapping={"task": "noop", "state": "WAIT"})
-    server.wait_for_state("U", "SUCCESS", deadline=30)
-    other.wait_for_log("the sweep has put back")
-    assert lease_of(server) == other.node_id
-
-
-def test_a_busy_system_is_left_alone(server, start_node, app, events):
-    """Sweeps back to back, without a pause between their looks: what moves is never taken for lost."""
-    nodes = [start_node(sweep_interval="0", node_timeout="5") for _ in range(2)]
-    broom = Broom(server)
-    broom.redis.hdel(broom.keys.nodes, A)
-    ids = [f"t{n}" for n in range(2000)]
-    app.helpers.start_tasks([("sleep", {"seconds": 0.02 * (n % 40)}, task_id) for n, task_id in enumerate(ids)])
-    for n in range(0, 2000, 4):  # as a restart would leave them
-        server.redis.hsetnx(f"task-t{n}", "state", "WAIT")
-    passes, seen = 0, 0
-    while passes < 3 or server.redis.zcard("{new-task}:ended") < len(ids):
-        report = broom.sweep()
-        passes, seen = passes + 1, seen + report.seen
-        assert report.repaired == 0, report
-        assert not report.refused
-    server.wait_until_idle()
-    assert passes >= 5
-    assert seen >= 5 * len(ids)
-    assert broom.sweep().unpushed == 0
-    assert all(server.redis.llen(f"runs:{task_id}") == 1 for task_id in ids)
-    events.read()
-    assert not [data for _, data in events.seen if b'"ignored"' in data]
-    broom.close()
-    assert all(node.terminate() == 0 for node in nodes)
-
-
-def test_an_interval_of_0_starts_no_sweep(server, start_node):
-    node = start_node(sweep_interval="0")
-    assert "pytask/sweep" not in node.text()
-
-
-def test_a_run_whose_claim_was_lost_takes_it_again_and_is_not_run_twice(server, start_node):
-    start_node(**FAST)
-    server.create("T", "sleep", '{"seconds": 8}')
-    wait_until(lambda: server.redis.llen("runs:T"))
-    server.redis.delete("{new-task}:claims", *server.redis.keys("{new-task}:of:*"))
-    server.wait_for_state("T", "SUCCESS", deadline=30)
-    assert server.redis.llen("runs:T") == 1
-
-
-def test_what_was_claimed_is_run_again_where_the_whole_slot_of_the_queue_is_lost(server, start_node):
-    """Nodes come back under new ids; what waited with a state, ran, or was parked goes on."""
-    start_node(**FAST)
-    server.create("R", "sleep", '{"seconds": 4}')
-    server.create("P", "noop", due=str(time.time() + 4))
-    server.wait_for_state("R", "RUNNING")
-    server.wait_for_state("P", "SCHEDULED")
-    server.redis.hset("task-W", mapping={"task": "noop", "state": "WAIT"})
-    server.redis.delete("new-task", *server.redis.keys("{new-task}:*"))
-    for task_id in "RPW":
-        server.wait_for_state(task_id, "SUCCESS", deadline=40)
-    assert float(server.field("P", "started")) >= float(server.field("P", "due"))
-    server.wait_until_idle()

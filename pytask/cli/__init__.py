@@ -22,6 +22,7 @@ COMMANDS = {
     "show": "pytask.cli.inspect",
     "start": "pytask.cli.control",
     "stop": "pytask.cli.control",
+    "sweep": "pytask.cli.sweep",
     "watch": "pytask.cli.inspect",
     "worker": "pytask.cli.worker",
 }

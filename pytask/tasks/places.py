@@ -7,6 +7,8 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+LEAST = 1024  # ids: a small filter costs little, and errs hardly ever
+
 
 class Filter:
     """Which ids were added, in two to four bytes each.
@@ -15,7 +17,7 @@ class Filter:
     """
 
     def __init__(self, expected: int, salt: int) -> None:
-        size = 1 << (16 * max(expected, 64) - 1).bit_length()  # bits
+        size = 1 << (16 * max(expected, LEAST) - 1).bit_length()  # bits
         self._mask = size - 1
         self._bits = bytearray(size // 8)
         self._salt = salt.to_bytes(8, "big")

@@ -39,6 +39,7 @@ T = TypeVar("T")
 BATCH = 250  # records a script call
 MOST_SUSPECTS = 100_000  # a pass; the others wait for the next one
 MOST_QUEUES = 256  # found by SCAN: anybody can push to any name
+MOST_PLACES = 1000  # remembered at a time; records may name any queue
 PARKED = frozenset(state.encode() for state in states.PARKED)
 
 
@@ -133,6 +134,7 @@ class Sweeping:
             left.owners |= found.owners
             left.inboxes |= found.inboxes
             left.takers |= found.takers
+            self.report.seen += len(found.ids)
             for ids in _batches(found.ids, BATCH):
                 self._look_at(ids, suspects)
         for queue in sorted(self.queues):
@@ -163,7 +165,6 @@ class Sweeping:
 
     def _look_at(self, ids: list[bytes], suspects: Suspects) -> None:
         self.pace(len(ids))
-        self.report.seen += len(ids)
         for task_id, record in self._absent(self.traces.read(ids)).items():
             if not record.state:
                 if len(suspects.unpushed) < MOST_SUSPECTS:
@@ -213,6 +214,8 @@ class Sweeping:
     def _place(self, queue: str) -> Place | None:
         """The queue as it was when it was first asked for in this look; None where it cannot be read."""
         if queue not in self._places:
+            if len(self._places) >= MOST_PLACES:
+                self._places.clear()
             try:
                 self._places[queue] = self._read_place(queue)
             except StoreRefused as error:
