@@ -157,10 +157,34 @@ def test_a_record_that_changed_after_its_end_does_not_hold_cleanup_up(attack, tm
     wait_until(lambda: not client.exists("end-task"), "end-task is drained")
 
 
+@row(
+    "keys and records that Sweep comes across: of another type, without `task`, with a state or a queue that is"
+    " none, an id that is none"
+)
+def test_nothing_holds_the_sweep_up(attack):
+    client = attack.server.redis
+    client.set("task-text", "x")
+    client.lpush("task-list", "x")
+    client.hset("task-foreign", mapping={"state": "RUNNING"})
+    attack.write("nonsense", "echo", state="RUNN\xff")
+    attack.write("x" * 600, "echo", state="WAIT")
+    attack.write("a-control", "echo", state="WAIT")
+    client.set("new-task:odd", "x")
+    attack.write("odd", "echo", state="WAIT", queue="odd")
+    before = {key: client.dump(key) for key in client.keys("*")}
+    attack.start(sweep_interval="1", node_timeout="2")
+    attack.create("T", "echo")
+    attack.write("lost", "echo", {"n": 1}, state="WAIT", queue="no queue", at=b"\xff")
+    assert json.loads(attack.ends("lost", "SUCCESS")) == {"n": 1}
+    attack.wait_for_log("queue odd cannot be read", "WRONGTYPE")
+    assert {key: client.dump(key) for key in before} == before
+    assert attack.events.names("foreign") == []
+
+
 # Names that run more than a task.
 
 
-@row("a task `pytask/monitor` or `pytask/cleanup` that a producer pushes")
+@row("a task `pytask/monitor`, `pytask/cleanup` or `pytask/sweep` that a producer pushes")
 @pytest.mark.parametrize(
     ("name", "data"),
     [
@@ -168,8 +192,9 @@ def test_a_record_that_changed_after_its_end_does_not_hold_cleanup_up(attack, tm
         ("pytask/monitor", {}),
         ("pytask/cleanup", {"result_ttl": 0, "failure_ttl": 0}),
         ("pytask/cleanup", {"task_handler": "builtins:print"}),
+        ("pytask/sweep", {"interval": 0}),
     ],
-    ids=["monitor-timeout", "monitor", "cleanup-ttl", "cleanup-handler"],
+    ids=["monitor-timeout", "monitor", "cleanup-ttl", "cleanup-handler", "sweep"],
 )
 def test_a_producer_cannot_run_the_tasks_of_the_system(attack, name, data):
     attack.start()
