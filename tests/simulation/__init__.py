@@ -1,0 +1,1 @@
+"""A random tester of the protocol."""

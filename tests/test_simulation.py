@@ -1,0 +1,68 @@
+"""The random tester of the protocol: what it finds, and that it finds what is broken. See `simulation`.
+
+A seed is a history: PYTASK_TEST_SEED is the first one that is played, PYTASK_TEST_SEEDS how many are; a failure
+says which seed broke which promise, and shows the smallest history that does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from simulation.controls import CONTROLS
+
+FIRST = int(os.environ.get("PYTASK_TEST_SEED", "0"))
+SEEDS = int(os.environ.get("PYTASK_TEST_SEEDS", "2000"))
+PARTS = 8
+FAILOVER_SEEDS = 300
+COMPARED_SEEDS = 40
+CONTROL_SEEDS = 600
+DEADLINE = 300  # seconds that any part may take on a noisy machine
+
+
+def simulation(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The tester, in a process of its own: it replaces gevent and the clock."""
+    command = [sys.executable, "-m", "simulation", *map(str, arguments)]
+    return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=DEADLINE)
+
+
+def play(first: int, count: int, *options: str) -> None:
+    print(f"PYTASK_TEST_SEED={first} PYTASK_TEST_SEEDS={count}")
+    done = simulation("seeds", first, count, *options)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-3000:]}"
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_no_history_breaks_a_promise(part):
+    start, end = (FIRST + SEEDS * n // PARTS for n in (part, part + 1))
+    play(start, end - start)
+
+
+def test_the_sweep_repairs_what_a_failover_takes_back():
+    play(FIRST, FAILOVER_SEEDS, "--failover")
+
+
+@pytest.mark.parametrize("name", [name for name, control in CONTROLS.items() if control.breaks])
+def test_a_safeguard_that_is_switched_off_is_missed(name):
+    done = simulation("control", FIRST, CONTROL_SEEDS, "--without", name)
+    assert done.returncode == 0, f"{CONTROL_SEEDS} seeds from {FIRST} find nothing: {done.stdout}{done.stderr[-3000:]}"
+    assert json.loads(done.stdout)["kind"] in CONTROLS[name].breaks
+
+
+def test_every_safeguard_that_nothing_misses_says_why():
+    assert all(bool(control.breaks) != bool(control.why_not) for control in CONTROLS.values())
+
+
+def test_the_fake_server_agrees_with_a_real_one(server):
+    done = simulation("compare", FIRST, COMPARED_SEEDS, "--url", server.url)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert int(done.stdout.split()[0]) > 100 * COMPARED_SEEDS
+
+
+def test_a_seed_is_the_same_history_each_time():
+    assert simulation("show", 3).stdout == simulation("show", 3).stdout
