@@ -71,4 +71,8 @@ class StoreRefused(StoreError):
 
 
 class NodeGone(PyTaskError):
-    """This node was declared dead by another one; it comes back under a new id."""
+    """This node was declared dead by another one; it comes back under a new id. `node` is the old one."""
+
+    def __init__(self, node: bytes) -> None:
+        super().__init__(f"node {node.decode()} was declared dead")
+        self.node = node

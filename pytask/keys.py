@@ -88,7 +88,7 @@ KEY_TABLE = (
         "{<q>}:control",
         "hash",
         "queue",
-        "note_stop, release",
+        "note_stop, release, miss",
         "until the claim is released",
         "id -> the fence of a run that was told to stop",
     ),

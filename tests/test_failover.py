@@ -130,6 +130,22 @@ def test_a_server_that_goes_away_for_a_moment_stops_nothing(server, start_node, 
     server.wait_for_state("after", "SUCCESS")
 
 
+def test_a_node_that_cannot_reach_the_server_ends_its_runs_by_itself_and_comes_back(server, start_node):
+    """Whatever its services wait for meanwhile: its blocking move broke, so that it asks what it has claimed."""
+    node = start_node(node_timeout="3")
+    server.create("B", "bad-stop")
+    server.wait_for_state("B", "RUNNING")
+    server.redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    os.kill(server.embedded.pid, signal.SIGSTOP)
+    try:
+        node.wait_for_log("stop() of id 'B' raised", deadline=10)
+    finally:
+        os.kill(server.embedded.pid, signal.SIGCONT)
+    node.wait_for_log("is back as")
+    wait_until(lambda: server.field("B", "deliveries") == "1", "it runs again")
+    assert server.field("B", "node") != node.node_id
+
+
 def test_the_connections_of_a_node_are_cut_and_it_goes_on(server, start_node, events):
     node = start_node()
     server.create("L", "loop")

@@ -190,12 +190,24 @@ def test_stopping_a_task_that_runs_ends_it(server, helpers, start_node, events):
 
 
 def test_stopping_a_task_whose_message_gets_lost_still_ends_it(server, helpers, start_node, events):
-    """Only the note is left where the beat of its node finds it."""
+    """The note is left where the beat of its node finds it, and the field of the record."""
+    start_node()
+    helpers.start_task("loop", task_id="T")
+    events.wait_for("T", "turn")
+    server.redis.hset("task-T", "control", "stop")
+    assert helpers.store.claims().note_stop(b"T", server.field("T", "fence").encode())
+    server.wait_for_state("T", "STOPPED")
+
+
+def test_a_note_of_an_earlier_claim_stops_no_run_whose_record_asks_for_none(server, helpers, start_node, events):
+    """A beat's answer may be read when the claim that it speaks of has ended and the id runs anew."""
     start_node()
     helpers.start_task("loop", task_id="T")
     events.wait_for("T", "turn")
     assert helpers.store.claims().note_stop(b"T", server.field("T", "fence").encode())
-    server.wait_for_state("T", "STOPPED")
+    beats = int(server.redis.hvals("{new-task}:nodes")[0])
+    wait_until(lambda: int(server.redis.hvals("{new-task}:nodes")[0]) >= beats + 3)
+    assert server.field("T", "state") == "RUNNING"
 
 
 def test_stopping_a_task_that_waits_for_a_time_ends_it_at_once(server, helpers, start_node):

@@ -15,6 +15,7 @@ from gevent.lock import Semaphore
 from pytask import points, wire
 from pytask.errors import StoreError, StoreRefused
 from pytask.keys import QueueKeys
+from pytask.node.identity import Identity
 from pytask.node.reconcile import Reconcile
 from pytask.node.run import Run
 from pytask.node.service import Service
@@ -35,7 +36,13 @@ class Intake(Service):
     """The intake of one queue. `waits` is the store for its blocking move, with a long socket timeout."""
 
     def __init__(
-        self, state: NodeState, queue: QueueKeys, starter: Starter, reconcile: Reconcile, waits: Store
+        self,
+        state: NodeState,
+        queue: QueueKeys,
+        starter: Starter,
+        reconcile: Reconcile,
+        identity: Identity,
+        waits: Store,
     ) -> None:
         super().__init__()
         self.name = f"intake {queue.name or 'default'}"
@@ -43,6 +50,7 @@ class Intake(Service):
         self.queue = queue
         self.starter = starter
         self.reconcile = reconcile
+        self.identity = identity
         self.claims = state.store.claims(queue.name)
         self.waiting = waits.claims(queue.name)
         self.block = min(state.settings.node_timeout / 2, 5.0)
@@ -118,6 +126,6 @@ class Intake(Service):
         """The reply of a claim may be lost: its ids are ours all the same."""
         self.reconcile.want_adoption(self.queue.name)
 
-    def on_gone(self) -> None:
+    def on_gone(self, node: bytes) -> None:
         """This node was declared dead."""
-        self.reconcile.want_identity()
+        self.identity.refuse(node)

@@ -21,6 +21,7 @@ from pytask.errors import StoreError, StoreRefused, StoreUnavailable
 from pytask.node.closing import Closing
 from pytask.node.control import Control
 from pytask.node.heartbeat import Heartbeat
+from pytask.node.identity import Identity
 from pytask.node.intake import Intake
 from pytask.node.local import LocalTasks
 from pytask.node.presence import Presence
@@ -74,15 +75,16 @@ class Node:
             self.local.add(task_class, data)
         self.presence = Presence(self.state, self.local)
         self.control = Control(self.state, self.stopper, self.reconcile, self.local, self._listen)
+        self._waker = gevent.get_hub().loop.async_()
+        self._waker.start(self._after_beat)
+        self.heartbeat = Heartbeat(self.state, self._beat_store, self._waker.send)
+        self.identity = Identity(self.state, self.stopper, self.heartbeat)
         self.waits = self._make_store("wait", patience=0, timeout=10.0, size=len(settings.queues) + 1)
         self.intakes = [
-            Intake(self.state, queue, self.starter, self.reconcile, self.waits)
+            Intake(self.state, queue, self.starter, self.reconcile, self.identity, self.waits)
             for queue in self.state.queues.values()
         ]
         self.promoters = {name: Promoter(self.state, name) for name in self.state.queue_names}
-        self._waker = gevent.get_hub().loop.async_()
-        self._waker.start(self.reconcile.wake)
-        self.heartbeat = Heartbeat(self.state, self._beat_store, self._waker.send)
         self.hurry = Event()
         self.on_identity: Callable[[str], object] = lambda _label: None
         self._connect_services()
@@ -93,8 +95,9 @@ class Node:
         self.closing.on_parked = lambda queue: self.promoters[queue].note()
         self.stopper.restart = self.starter.begin_again
         self.reconcile.heartbeat = self.heartbeat
-        self.reconcile.on_cut_off = self._interrupt_intakes
-        self.reconcile.on_new_identity = self._on_new_identity
+        self.reconcile.on_refused = self.identity.refuse
+        self.identity.on_given_up = self._interrupt_intakes
+        self.identity.on_new = self._on_new_identity
 
     def _make_store(self, role: str, *, patience: float | None, timeout: float = 5.0, size: int = 16) -> Store:
         namespace, name = self.settings.namespace, f"pytask:{role}"
@@ -109,6 +112,10 @@ class Node:
     def _listen(self, channels: list[bytes], patterns: list[bytes]) -> Listener:
         return self.store.listen(channels=channels, patterns=patterns, name="pytask:control")
 
+    def _after_beat(self) -> None:
+        self.identity.wake()
+        self.reconcile.wake()
+
     def _on_new_identity(self) -> None:
         self.on_identity(self.state.label)
         self.control.renew()
@@ -118,7 +125,15 @@ class Node:
     @property
     def services(self) -> list[Service]:
         """Every service that is a greenlet and runs until the end, in the order of their start."""
-        return [self.closing, self.report, self.reconcile, self.control, *self.promoters.values(), self.presence]
+        return [
+            self.closing,
+            self.report,
+            self.identity,
+            self.reconcile,
+            self.control,
+            *self.promoters.values(),
+            self.presence,
+        ]
 
     # Start.
 

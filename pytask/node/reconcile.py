@@ -1,6 +1,5 @@
 """Reconcile: compares what this node runs with what the server says, after each beat.
 
-- The node was declared dead, or is cut off for too long: its runs end, and it comes back under a new id.
 - The server counts more claims than there are runs, three beats over: claims whose reply was lost are adopted.
 - It counts fewer, three beats over: claims that a failover took back are taken again, or their runs end.
 - Beats bring stops that must not get lost; and bit by bit every run's record is asked whether it is still ours.
@@ -9,20 +8,18 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable
 
-import gevent
 from gevent.event import Event
 
 from pytask import points, wire
 from pytask.node.closing import Closing
 from pytask.node.heartbeat import Heartbeat
-from pytask.node.run import BEGIN, RUN, Run
+from pytask.node.run import RUN, Run
 from pytask.node.service import Service
 from pytask.node.starter import Starter
-from pytask.node.state import NodeState, new_node_id
+from pytask.node.state import NodeState
 from pytask.node.stopper import Stopper
 from pytask.store.claims import Claim
 
@@ -31,8 +28,6 @@ log = logging.getLogger("pytask.node")
 PATIENCE = 3  # beats
 CHECK_PARTS = 10  # each run's record is asked once in so many beats
 CHECK_MOST = 2_000  # records a beat
-CUT_OFF = 0.8  # of node_timeout
-LATE_MOVE = 6.0  # seconds: no blocking move takes longer than 5
 
 
 class Reconcile(Service):
@@ -47,11 +42,9 @@ class Reconcile(Service):
         self.stopper = stopper
         self.closing = closing
         self.heartbeat: Heartbeat | None = None
-        self.on_cut_off: Callable[[], None] = lambda: None
-        self.on_new_identity: Callable[[], None] = lambda: None
+        self.on_refused: Callable[[bytes], None] = lambda _node: None
         self._wake = Event()
         self._wanted_adoption: set[str] = set()
-        self._lost_identity = False
         self._check_all = False
         self._more: Counter[str] = Counter()
         self._fewer: Counter[str] = Counter()
@@ -65,11 +58,6 @@ class Reconcile(Service):
     def want_adoption(self, queue: str) -> None:
         """The reply of a claim may have been lost."""
         self._wanted_adoption.add(queue)
-        self._wake.set()
-
-    def want_identity(self) -> None:
-        """The server refused this node's id."""
-        self._lost_identity = True
         self._wake.set()
 
     def want_check(self) -> None:
@@ -87,10 +75,6 @@ class Reconcile(Service):
     def _compare(self) -> None:
         assert self.heartbeat is not None
         beats = self.heartbeat.beats
-        if self._lost_identity or beats.gone == self.state.id:
-            self._come_back("it was declared dead")
-        elif time.monotonic() - beats.through > CUT_OFF * self.state.settings.node_timeout:
-            self._come_back("it has not reached Redis for too long, others may have its tasks")
         for queue in list(self._wanted_adoption):
             self._wanted_adoption.discard(queue)
             self._adopt(queue)
@@ -103,9 +87,10 @@ class Reconcile(Service):
 
     def _after_beat(self, counts: dict[str, tuple[int, list[bytes]]]) -> None:
         local = Counter(run.queue.name for run in self.state.registry.runs.values() if run.node == self.state.id)
-        for queue, (count, stops) in counts.items():
-            for task_id in stops:
-                self._stop(queue, task_id)
+        told = [self.state.registry.runs.get((queue, i)) for queue, (_, stops) in counts.items() for i in stops]
+        # the beat may speak of an earlier claim of that id: the record knows whether this run is to stop
+        self._check([run for run in told if run is not None and run.phase == RUN])
+        for queue, (count, _) in counts.items():
             self._more[queue] = self._more[queue] + 1 if count > local[queue] else 0
             self._fewer[queue] = self._fewer[queue] + 1 if count < local[queue] else 0
             if self._more[queue] >= PATIENCE:
@@ -116,11 +101,6 @@ class Reconcile(Service):
                 self._hold(queue)
         self._check_some()
 
-    def _stop(self, queue: str, task_id: bytes) -> None:
-        run = self.state.registry.runs.get((queue, task_id))
-        if run is not None:
-            self.stopper.stop(run)
-
     # Claims whose reply was lost.
 
     def _adopt(self, queue: str) -> None:
@@ -128,10 +108,12 @@ class Reconcile(Service):
         registry.adopting += 1
         try:
             claims = self.state.store.claims(queue).get_claims_of(node)
+            if not self.state.goes_by(node):  # its runs were abandoned, which does not mean that they have ended
+                return
             new = [claim for claim in claims if self._is_new(queue, node, claim)]
         finally:
             registry.adopting -= 1
-        if new and node == self.state.id:
+        if new:
             log.warning("queue %s: %d claims whose reply was lost are adopted", queue or "default", len(new))
             points.reach("before-adoption")
             self.starter.accept(self.state.queues[queue], node, new)
@@ -157,7 +139,7 @@ class Reconcile(Service):
                 continue
             verdict = claims.hold(run.node, run.id, run.fence, run.claim.lost)
             if verdict == "gone":
-                self._lost_identity = True
+                self.on_refused(run.node)
                 return
             if verdict == "taken":
                 self.stopper.abandon(run)
@@ -186,33 +168,3 @@ class Reconcile(Service):
                     self.stopper.drop(run)
                 elif verdict == b"stop":
                     self.stopper.stop(run)
-
-    # A node that is not believed to live any more.
-
-    def _come_back(self, why: str) -> None:
-        assert self.heartbeat is not None
-        state = self.state
-        old = state.id
-        log.error("node %s stops its runs and comes back under a new id: %s", state.label, why)
-        accepting = state.accepting.is_set()
-        state.accepting.clear()
-        self.on_cut_off()
-        for run in list(state.registry.runs.values()):
-            if run.phase in (BEGIN, RUN):
-                self.stopper.abandon(run)
-        new = new_node_id(state.settings.node_name)
-        for queue in state.queue_names:
-            membership = state.store.membership(queue)
-            membership.leave(old)
-            membership.join(new)
-            # a blocking move that was under way may still fill the inbox of the old id
-            gevent.spawn_later(LATE_MOVE, membership.empty_inbox, old)
-        state.store.node_records.remove(old)
-        state.id = new
-        self.heartbeat.beats.through = time.monotonic()
-        self._lost_identity = False
-        self._to_check = []
-        if accepting:
-            state.accepting.set()
-        self.on_new_identity()
-        log.warning("node %s is back as %s", old.decode(), state.label)

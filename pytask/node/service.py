@@ -59,7 +59,7 @@ class Service:
                 self.run()
                 return
             except NodeGone as error:
-                self.on_gone()
+                self.on_gone(error.node)
                 log.warning("%s: %s", self.name, error)
             except StoreUnavailable as error:
                 self.on_unavailable()
@@ -75,8 +75,8 @@ class Service:
             gevent.sleep(delay * random.uniform(0.5, 1.0))
             delay = min(delay * 2, LAST_DELAY)
 
-    def on_gone(self) -> None:
-        """The node was declared dead: called before the loop begins again."""
+    def on_gone(self, node: bytes) -> None:
+        """The node of this id was declared dead: called before the loop begins again."""
 
     def on_unavailable(self) -> None:
         """A command that is sent only once failed: called before the loop begins again."""

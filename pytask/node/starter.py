@@ -47,7 +47,12 @@ class Starter:
         self.begin_or_return(queue, node, self.register(queue, node, claims))
 
     def register(self, queue: QueueKeys, node: bytes, claims: Sequence[Claim]) -> list[Run]:
-        """Make runs of claims; they count against the node's capacity from now on. Does not block."""
+        """Make runs of claims; they count against the node's capacity from now on. Does not block.
+
+        Claims of an id under which this node has given up are left to whoever gets them next.
+        """
+        if not self.state.goes_by(node):
+            return []
         return [run for claim in claims if (run := self._register(queue, node, claim))]
 
     def begin_or_return(self, queue: QueueKeys, node: bytes, runs: Sequence[Run]) -> None:

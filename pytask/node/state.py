@@ -43,6 +43,11 @@ class NodeState:
         self.queue_names = list(self.queues)
         self.registry = Registry(settings.concurrency)
         self.accepting = Event()
+        self.given_up = b""  # the last id under which this node ended its runs by itself, or was declared dead
+
+    def goes_by(self, node: bytes) -> bool:
+        """Is this id ours, and still believed to live?"""
+        return node == self.id and node != self.given_up
 
     @property
     def label(self) -> str:

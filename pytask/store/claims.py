@@ -51,7 +51,7 @@ class Claims:
         keys = (k.key, k.claims, k.claims_of(node), k.nodes, k.fence, k.again, k.due, k.inbox(node))
         reply = self.client.call("claim", keys, (node, min(most, 500)), patience=0)
         if reply[0] == b"gone":
-            raise NodeGone(f"node {node.decode()} was declared dead")
+            raise NodeGone(node)
         return [Claim(*reply[i : i + 5]) for i in range(1, len(reply), 5)]
 
     def wait_for_id(self, node: bytes, seconds: float) -> bool:
@@ -93,7 +93,7 @@ class Claims:
     def miss(self, node: bytes, rows: Sequence[tuple[bytes, bytes, bytes]], hash_wait: float) -> list[bytes]:
         """Ids whose hash has not come: id, fence, how. Returns when each is looked at again, or `dead`."""
         k = self.keys
-        keys = (k.key, k.claims, k.claims_of(node), k.again, k.due, k.missing, k.dead)
+        keys = (k.key, k.claims, k.claims_of(node), k.again, k.due, k.missing, k.dead, k.control)
         args: list[object] = [node, hash_wait, LOOK_AGAIN, KEEP_DEAD]
         for row in rows:
             args += row

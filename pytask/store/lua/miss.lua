@@ -1,5 +1,5 @@
 -- miss: an id whose hash has not come (yet): wait for it a while, then put it on the dead list.
--- KEYS  1 q, 2 claims, 3 of:<node>, 4 again, 5 due, 6 missing, 7 dead
+-- KEYS  1 q, 2 claims, 3 of:<node>, 4 again, 5 due, 6 missing, 7 dead, 8 control
 -- ARGV  1 node, 2 how long a hash may stay away (seconds), 3 look again after (seconds), 4 how many dead ids to keep,
 --       then for each: id, fence, how (push: a fresh push, the wait begins anew; back: promoted)
 -- Returns for each: the epoch second at which it is looked at again, 'dead', or '' where the guard refused it.
@@ -7,6 +7,7 @@
 -- a key of another type must refuse the whole move, before its first write: half a move would lose ids
 redis.call('LLEN', KEYS[1])
 redis.call('LLEN', KEYS[7])
+redis.call('HLEN', KEYS[8])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 local out = {}
@@ -17,6 +18,7 @@ for i = 5, #ARGV, 3 do
     out[#out + 1] = ''
   else
     redis.call('HDEL', KEYS[3], id)
+    redis.call('HDEL', KEYS[8], id) -- a stop that was noted for an earlier claim, of a record that is gone
     if redis.call('HGET', KEYS[2], id) == ARGV[1] .. ' ' .. fence then redis.call('HDEL', KEYS[2], id) end
     local again = redis.call('SREM', KEYS[4], id) == 1
     local first = how == 'back' and tonumber(redis.call('ZSCORE', KEYS[6], id) or now) or now
