@@ -81,6 +81,7 @@ def test_any_other_sequence_is_a_beat_even_a_lower_one(eyes):
 
 def test_a_node_whose_subscription_stood_and_is_gone_is_dead_after_2_seconds(eyes):
     eyes.look(listens=True)
+    assert eyes.look() == [], "it is gone"
     assert eyes.seconds_until_dead() == 2.0
 
 
@@ -94,11 +95,21 @@ def test_a_node_whose_subscription_stands_has_the_whole_timeout(eyes):
     assert eyes.seconds_until_dead(listens=True) == TIMEOUT
 
 
-def test_a_subscription_that_goes_later_counts_from_the_last_beat(eyes):
+def test_a_subscription_that_goes_later_counts_from_when_it_was_seen_gone(eyes):
+    """An outage between two looks cuts every subscription: the node needs a moment to beat again."""
     eyes.look(listens=True)
     for _ in range(5):
         assert eyes.look(listens=True) == []
-    assert eyes.look(listens=False) == [(NODE, b"5")]
+    assert eyes.look(listens=False) == []
+    assert eyes.seconds_until_dead() == 2.0
+
+
+def test_a_subscription_that_stands_again_starts_the_2_seconds_over(eyes):
+    eyes.look(listens=True)
+    eyes.look(listens=False)
+    eyes.look(listens=True)
+    eyes.look(listens=False)
+    assert eyes.seconds_until_dead() == 2.0
 
 
 def test_that_a_subscription_stood_is_known_over_many_beats(eyes):
@@ -213,7 +224,7 @@ def test_the_claims_of_a_node_whose_subscription_is_gone_go_back_after_2_seconds
         assert listener.get_message(timeout=5)["type"] == "subscribe"
         watch(clock, monitor, 1)
     _until_nobody_listens(queue)
-    watch(clock, monitor, 1)
+    watch(clock, monitor, 2)
     assert queue.waiting() == []
     watch(clock, monitor, 1)
     assert queue.waiting() == [b"T"]
@@ -286,6 +297,17 @@ def test_what_a_frozen_nodes_blocking_move_took_after_its_end_goes_back(queue, c
 def test_a_monitor_watches_the_queues_of_its_app_unless_told_otherwise(queue):
     assert make_monitor(queue).queues == ("",)
     assert make_monitor(queue, queues=["a", "b"]).queues == ("a", "b")
+
+
+def test_whoever_reaped_a_node_every_monitor_looks_at_its_inbox_later(queue, clock):
+    """A parent process that reaps its child knows nothing of a blocking move that the server has not given up."""
+    monitor = make_monitor(queue, node_timeout=4)
+    watch(clock, monitor, 1)
+    queue.membership.leave(A)
+    queue.redis.lpush(queue.keys.inbox(A), "T")
+    watch(clock, monitor, 8)
+    monitor._empty_orphans()
+    assert queue.waiting() == [b"T"]
 
 
 # The scripts: beat, reap, orphan.

@@ -32,6 +32,10 @@ class Membership:
         """Node -> sequence, of every node that serves the queue; a minus where one is being reaped."""
         return as_dict(self.client.execute("HGETALL", self.keys.nodes, patience=0))
 
+    def get_gone(self) -> set[bytes]:
+        """The nodes that left the queue, or were reaped, in the last hour."""
+        return set(self.client.execute("ZRANGE", self.keys.gone, 0, -1, patience=0))
+
     def get_listening(self, nodes: Sequence[bytes]) -> set[bytes]:
         """Those of the nodes whose liveness subscription stands on this server."""
         channels = {self.keys.alive(node): node for node in nodes}

@@ -35,6 +35,7 @@ class Observation:
     sequence: bytes
     since: float  # monotonic second when this sequence was first seen
     stood: bool = False  # its liveness subscription was seen standing
+    gone: float | None = None  # monotonic second when it was first seen gone, with this sequence
 
 
 class Observer:
@@ -70,11 +71,17 @@ class Observer:
             return True  # being reaped: carry on, its Monitor may have died
         seen = self.seen.get(node)
         if seen is None or seen.sequence != sequence:
-            self.seen[node] = Observation(sequence, now, listens or bool(seen and seen.stood))
+            stood = listens or bool(seen and seen.stood)
+            self.seen[node] = Observation(sequence, now, stood, now if stood and not listens else None)
             return False
         seen.stood = seen.stood or listens
-        patience = GONE_SECONDS if seen.stood and not listens else self.node_timeout
-        return now - seen.since >= patience
+        if listens or not seen.stood:
+            seen.gone = None
+        elif seen.gone is None:
+            seen.gone = now
+        # counted from when it was seen gone: an outage between two looks, which this Monitor did not notice, cuts
+        # every subscription, and the node needs a moment to beat again
+        return now - seen.since >= self.node_timeout or (seen.gone is not None and now - seen.gone >= GONE_SECONDS)
 
 
 class Monitor(Task):
@@ -87,7 +94,10 @@ class Monitor(Task):
     def __init__(self, queues: Sequence[str] | None = None, node_timeout: float = 10.0) -> None:
         self.queues = tuple(self.helpers.queues if queues is None else queues)
         self.node_timeout = node_timeout
+        self.late_move = node_timeout / 2 + 1  # seconds: no blocking move of a node takes longer
         self.observers = {queue: Observer(node_timeout) for queue in self.queues}
+        self.gone: dict[str, set[bytes]] = {queue: set() for queue in self.queues}  # as last read
+        self.read_gone = dict.fromkeys(self.queues, 0.0)  # monotonic second at which to read that again
         self.orphans: dict[tuple[str, bytes], float] = {}
 
     def start(self) -> None:
@@ -105,6 +115,7 @@ class Monitor(Task):
         try:
             sequences = membership.get_sequences()
             listening = membership.get_listening(list(sequences)) if sequences else set()
+            self._note_orphans(queue, membership)
             pace = min(LOOK * max(len(sequences) / 4, 1), LONGEST_LOOK)
             for node, sequence in observer.look(time.monotonic(), sequences, listening, pace + GAP):
                 self._reap(queue, membership, node, sequence)
@@ -115,13 +126,25 @@ class Monitor(Task):
             return LOOK
         return pace
 
+    def _note_orphans(self, queue: str, membership: Membership) -> None:
+        """Whoever reaped a node, its blocking move may still be handed an id: look at its inbox again later.
+
+        The one who reaped it may be a parent process, the node itself, or a Monitor that died since.
+        """
+        now = time.monotonic()
+        if now >= self.read_gone[queue]:
+            gone = membership.get_gone()
+            for node in gone - self.gone[queue]:
+                self.orphans.setdefault((queue, node), now + self.late_move)
+            self.gone[queue] = gone
+            self.read_gone[queue] = now + self.late_move
+
     def _reap(self, queue: str, membership: Membership, node: bytes, sequence: bytes) -> None:
         points.reach("before-reap")
         if membership.reap(node, sequence):
             points.reach("after-reap")
             log.warning("node %s is dead: its tasks are back in queue %s", node.decode(), queue_label(queue))
-        # a frozen node's blocking move may still be handed an id: look at its inbox again
-        self.orphans[queue, node] = time.monotonic() + self.node_timeout / 2 + 1
+        self.orphans[queue, node] = time.monotonic() + self.late_move
 
     def _empty_orphans(self) -> None:
         now = time.monotonic()
