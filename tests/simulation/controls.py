@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytask.node import reconcile
+from pytask.node import identity
 from pytask.node.reconcile import Reconcile
 from pytask.store.claims import Claims
 from pytask.store.membership import Membership
@@ -220,7 +220,7 @@ CONTROLS: dict[str, Control] = {
         (NO_REST,), methods=((Reconcile, "_check", nothing),), emphasis={"often": {"stop": 15, "cut": 8}}
     ),
     "a cut-off node that stops by itself": Control(
-        (GOES_ON,), methods=((reconcile, "CUT_OFF", 1e9),), emphasis={"often": {"cut": 15}}
+        (GOES_ON,), methods=((identity, "CUT_OFF", 1e9),), emphasis={"often": {"cut": 15}}
     ),
     "a sequence that stands still": Control((LIVE_REAPED,), methods=((Observer, "look", look_without_patience),)),
     "fresh observations after an error": Control(

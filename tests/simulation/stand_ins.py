@@ -47,8 +47,9 @@ def spawn_later(seconds: float, function: Callable[..., Any], *args: Any) -> Uni
 
 
 def joinall(units: list[Unit], timeout: float | None = None) -> None:
+    end = None if timeout is None else current_hub().now + timeout
     for unit in units:
-        unit.join(timeout)
+        unit.join(None if end is None else end - current_hub().now)
 
 
 class Async:
