@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from simulation.controls import CONTROLS
 
 FIRST = int(os.environ.get("PYTASK_TEST_SEED", "0"))
@@ -50,7 +49,9 @@ def test_the_sweep_repairs_what_a_failover_takes_back():
 @pytest.mark.parametrize("name", [name for name, control in CONTROLS.items() if control.breaks])
 def test_a_safeguard_that_is_switched_off_is_missed(name):
     done = simulation("control", FIRST, CONTROL_SEEDS, "--without", name)
-    assert done.returncode == 0, f"{CONTROL_SEEDS} seeds from {FIRST} find nothing: {done.stdout}{done.stderr[-3000:]}"
+    assert done.returncode == 0, (
+        f"{CONTROL_SEEDS} seeds from {FIRST} find nothing: {done.stdout}{done.stderr[-3000:]}"
+    )
     assert json.loads(done.stdout)["kind"] in CONTROLS[name].breaks
 
 

@@ -18,7 +18,9 @@ def main() -> int:
     parser.add_argument("command", choices=("seeds", "show", "control", "compare"))
     parser.add_argument("first", type=int, help="the first seed, or the only one")
     parser.add_argument("count", type=int, nargs="?", default=1)
-    parser.add_argument("--failover", action="store_true", help="with failovers that take writes back, and the sweep")
+    parser.add_argument(
+        "--failover", action="store_true", help="with failovers that take writes back, and the sweep"
+    )
     parser.add_argument("--without", metavar="SAFEGUARD", help="with this safeguard switched off")
     parser.add_argument("--url", default="", help="of a real server, which is emptied")
     options = parser.parse_args()
@@ -85,7 +87,11 @@ COMMANDS = {"seeds": seeds, "show": show, "control": control, "compare": compare
 
 if __name__ == "__main__":
     if os.environ.get("PYTHONHASHSEED") != "0":
-        os.execve(sys.executable, [sys.executable, "-m", "simulation", *sys.argv[1:]], {**os.environ, "PYTHONHASHSEED": "0"})
+        os.execve(
+            sys.executable,
+            [sys.executable, "-m", "simulation", *sys.argv[1:]],
+            {**os.environ, "PYTHONHASHSEED": "0"},
+        )
     from simulation.player import prepare
 
     prepare()

@@ -310,7 +310,9 @@ class Checker:
 
     def _claims_of(self, task_id: bytes) -> set[int]:
         """Fences: a node remembers a message for an id that it is about to begin, even beyond a restart."""
-        owners = [self.server.execute(s, "HGET", [b"{" + SLOTS[s].encode() + b"}:claims", task_id]) for s in QUEUE_SLOTS]
+        owners = [
+            self.server.execute(s, "HGET", [b"{" + SLOTS[s].encode() + b"}:claims", task_id]) for s in QUEUE_SLOTS
+        ]
         return {int(owner.split()[1]) for owner in owners if owner and not owner.startswith(b"-")}
 
     # The queue's slot.
@@ -489,10 +491,12 @@ class Checker:
 
     def check_the_end(self) -> None:
         """Everything is at rest: was every wish obeyed?"""
-        dead = {i for slot in QUEUE_SLOTS for i in self.server.execute(slot, "LRANGE", [self._dead(slot), b"0", b"-1"])}
+        dead = {
+            i for slot in QUEUE_SLOTS for i in self.server.execute(slot, "LRANGE", [self._dead(slot), b"0", b"-1"])
+        }
         for task_id, story in sorted(self.stories.items()):
             record, name = self.peek(b"task-" + task_id), task_id.decode()
-            if record.task is None and record.state is None or task_id in dead:
+            if (record.task is None and record.state is None) or task_id in dead:
                 continue  # there is no record, or one that nobody made
             if self.world.scenario.failover and record.state is None:
                 continue  # nobody knows whether it was ever pushed

@@ -116,23 +116,30 @@ CONTROLS: dict[str, Control] = {
     # The task's slot.
     "fence at begin": Control((OLDER, STALE), {"begin": but((r"if last > f or \(ours[^\n]*", ""))}),
     "fence at finish": Control((STALE, DOUBLE), {"finish": but((r"\n[^\n]*return \{'fenced'\} end", ""))}),
-    "closed at begin": Control((ENDED_RUNS,), {"begin": but((r"if closed == fence then[^\n]*", ""))}, emphasis=LOSSES),
+    "closed at begin": Control(
+        (ENDED_RUNS,), {"begin": but((r"if closed == fence then[^\n]*", ""))}, emphasis=LOSSES
+    ),
     "closed at finish": Control((DOUBLE,), {"finish": but((r"\n[^\n]*return \{'again'[^\n]*", ""))}),
-    "stop at begin": Control((STOP_LOST_AT_BEGIN,), {"begin": but((r"if h\[\d+\] == 'stop' then", "if false then"))}),
+    "stop at begin": Control(
+        (STOP_LOST_AT_BEGIN,), {"begin": but((r"if h\[\d+\] == 'stop' then", "if false then"))}
+    ),
     "stop at finish": Control(
         (STOP_LOST_AT_FINISH,),
         {"finish": but((r"if \(state == 'RETRY' or state == 'WAIT'\) and", "if false and"))},
         emphasis={"often": {"retry": 40, "stop": 15}},
     ),
     "restart at finish": Control(
-        (RESTART_LOST_AT_FINISH,), {"finish": but((r"if h\[1\] == 'WAIT' and state ~= 'WAIT' and", "if false and"))}
+        (RESTART_LOST_AT_FINISH,),
+        {"finish": but((r"if h\[1\] == 'WAIT' and state ~= 'WAIT' and", "if false and"))},
     ),
     "elsewhere": Control(
         (TWICE, TWICE_HERE), {"begin": but((r"  elseif [^\n]*return \{'elsewhere', at\} end", "  end"))}
     ),
     "early": Control((EARLY,), {"begin": but((r"if early == '1' then return \{'early'\} end", ""))}),
     "tail of a lost claim at begin": Control(
-        (NOT_ANNOUNCED, NO_REST), {"begin": but((r"local tail = lost == '1'", "local tail = false"))}, emphasis=KILLS
+        (NOT_ANNOUNCED, NO_REST),
+        {"begin": but((r"local tail = lost == '1'", "local tail = false"))},
+        emphasis=KILLS,
     ),
     "state at cleanup": Control(
         (REMOVED,),
@@ -149,7 +156,9 @@ CONTROLS: dict[str, Control] = {
         emphasis={"often": {"push_often": 20}, "fault_rate": 0.1},
     ),
     "again": Control(
-        (LOST, RESTART_LOST), {"claim": but((r"if #again > 0 then[^\n]*", ""))}, emphasis={"often": {"recreate": 10}}
+        (LOST, RESTART_LOST),
+        {"claim": but((r"if #again > 0 then[^\n]*", ""))},
+        emphasis={"often": {"recreate": 10}},
     ),
     "again at release": Control(
         (LOST, RESTART_LOST, NO_REST),
@@ -157,7 +166,9 @@ CONTROLS: dict[str, Control] = {
         emphasis={"often": {"recreate": 10}},
     ),
     "a fence that grows": Control((FENCE,), {"claim": but((r"redis\.call\('SET', KEYS\[5\][^\n]*", ""))}),
-    "claims of a node that is gone": Control((NO_REST, TWICE), {"claim": but((r"if [^\n]*return \{'gone'\} end", ""))}),
+    "claims of a node that is gone": Control(
+        (NO_REST, TWICE), {"claim": but((r"if [^\n]*return \{'gone'\} end", ""))}
+    ),
     "guard of release": Control(
         (LOST, TWICE, OLDER, NO_REST),
         {
@@ -186,7 +197,9 @@ CONTROLS: dict[str, Control] = {
         {"promote": but((r"if redis\.call\('HEXISTS', KEYS\[2\], id\) == 1 then", "if false then"))},
     ),
     "renew": Control(
-        (LOST, NO_REST), {"renew": but((r"local mine = redis\.call\([^\n]*", "local mine = false"))}, emphasis=LOSSES
+        (LOST, NO_REST),
+        {"renew": but((r"local mine = redis\.call\([^\n]*", "local mine = false"))},
+        emphasis=LOSSES,
     ),
     "fence of a noted stop": Control(
         (STOPPED_UNASKED, NO_REST),
@@ -198,7 +211,11 @@ CONTROLS: dict[str, Control] = {
     ),
     "mark of a lost claim": Control(
         (NOT_ANNOUNCED, NO_REST),
-        {"reap": but((r"redis\.call\('HSET', KEYS\[2\], id, '-lost ' \.\. how\)", "redis.call('HDEL', KEYS[2], id)"))},
+        {
+            "reap": but(
+                (r"redis\.call\('HSET', KEYS\[2\], id, '-lost ' \.\. how\)", "redis.call('HDEL', KEYS[2], id)")
+            )
+        },
         emphasis=KILLS,
     ),
     "sequence in reap": Control(

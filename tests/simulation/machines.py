@@ -11,7 +11,8 @@ from pytask.settings import Settings
 from pytask.store.store import Store
 from pytask.tasks.cleanup import Cleanup
 from pytask.tasks.monitor import Monitor
-from simulation.network import Machine, SimClient, SimTarget
+from simulation.connections import SimClient, SimTarget
+from simulation.network import Machine
 from simulation.work import EVERYWHERE, SOMEWHERE, with_due
 
 QUEUES = ("", "mail")

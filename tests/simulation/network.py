@@ -1,4 +1,4 @@
-"""The way between processes and servers: what stands in for redis-py, and everything that goes wrong on it.
+"""The way between processes and servers, and everything that goes wrong on it.
 
 A command takes a while to arrive, and its reply a while to come back. On the way a command may be refused (it was
 not executed, the caller gets an error) or its reply may be lost (it was executed, the caller gets an error all
@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
-from fnmatch import fnmatchcase
 from functools import cache
 from random import Random
 from typing import Any
@@ -19,10 +18,9 @@ from typing import Any
 from greenlet import GreenletExit
 from redis import exceptions
 
-from pytask.errors import StoreUnavailable
 from pytask.store import scripts as product
 from pytask.store.listener import Message
-from simulation.hub import EPOCH, Event, Hub, Process, Unit
+from simulation.hub import EPOCH, Hub, Process, Unit
 from simulation.server import HERE, SLOTS, ServerError, slot_of
 
 NOWHERE = -1
@@ -51,7 +49,9 @@ class Sending:
 
     __slots__ = ("commands", "connection", "deadline", "fault", "machine", "role", "turn", "unit")
 
-    def __init__(self, machine: Machine, unit: Unit, role: str, commands: list[Command], fault: str | None) -> None:
+    def __init__(
+        self, machine: Machine, unit: Unit, role: str, commands: list[Command], fault: str | None
+    ) -> None:
         self.machine = machine
         self.unit = unit
         self.turn = unit.turn
@@ -77,11 +77,12 @@ class Network:
         self.watch: Callable[..., Any] = lambda _machine, _name, _keys, _args, evaluate: evaluate()
         self.trace: Callable[[str], None] | None = None
         self.clocks = [0.0] * len(SLOTS)
+        self.cluster = False  # has each slot, and each record, a server of its own?
         self.away = False
         self.away_before = 0.0  # seconds of outages that are over
         self._away_since = 0.0
         self.waiters: dict[bytes, deque[tuple[Sending, bytes]]] = defaultdict(deque)
-        self.listeners: list[SimListener] = []
+        self.listeners: list[Any] = []
         self.gone_since: dict[bytes, float] = {}  # channel -> when its listener last went
         self._names = script_digests()
 
@@ -92,7 +93,7 @@ class Network:
     # Sending.
 
     def send(self, machine: Machine, role: str, commands: list[Command]) -> list[Any]:
-        """The replies. Raises what redis-py would."""
+        """The replies; an error in the place of each that the server refused. Raises ConnectionError."""
         hub, unit = self.hub, self.hub.unit
         machine.sent += 1
         sending = Sending(machine, unit, role, commands, self.fault(machine, role))
@@ -103,10 +104,7 @@ class Network:
             if commands[0][0] == b"BLMOVE":
                 self._notice_the_end(sending)
             raise
-        for reply in replies:
-            if isinstance(reply, ServerError):
-                raise exceptions.ResponseError(str(reply))
-        return list(replies)
+        return [exceptions.ResponseError(str(r)) if isinstance(r, ServerError) else r for r in replies]
 
     def _latency(self, machine: Machine, role: str) -> float:
         number = machine.random.random()
@@ -118,9 +116,12 @@ class Network:
 
     def _arrive(self, sending: Sending) -> None:
         machine = sending.machine
-        if self.away or machine.cut or sending.fault == REFUSED:
-            self._fail(sending, REFUSED)
-        elif sending.connection != machine.connection and machine.random.random() < 0.5:
+        if (
+            self.away
+            or machine.cut
+            or sending.fault == REFUSED
+            or (sending.connection != machine.connection and machine.random.random() < 0.5)
+        ):
             self._fail(sending, REFUSED)
         elif sending.commands[0][0] == b"BLMOVE":
             self._block(sending)
@@ -171,7 +172,9 @@ class Network:
             slot = slot_of(command[3])
             reply = self._evaluate(machine, name, command[3 : 3 + count], command[3 + count :])
         elif name == "PUBLISH":
-            return self.watch(machine, name, command[1:2], command[2:], lambda: self._deliver(command[1], command[2]))
+            return self.watch(
+                machine, name, command[1:2], command[2:], lambda: self._deliver(command[1], command[2])
+            )
         elif name == "PUBSUB":
             standing = {channel for listener in self.listeners for channel in listener.channels}
             return [word for channel in command[2:] for word in (channel, int(channel in standing))]
@@ -266,101 +269,6 @@ class Network:
             self._fail(sending, LOST)
         for listener in [listener for listener in self.listeners if listener.machine is machine]:
             listener.break_off()
-
-
-class SimListener:
-    """pytask.store.listener.Listener."""
-
-    def __init__(
-        self, target: SimTarget, *, channels: Sequence[bytes] = (), patterns: Sequence[bytes] = (), name: str = ""
-    ) -> None:
-        self.machine = target.machine
-        self.network = network = target.machine.network
-        self.channels = tuple(channels)
-        self.patterns = tuple(patterns)
-        self._messages: deque[Message] = deque()
-        self._wake = Event()
-        self._broken = False
-        try:
-            network.send(self.machine, name, [(b"PING",)])
-        except exceptions.ConnectionError as error:
-            raise StoreUnavailable(str(error)) from None
-        network.listeners.append(self)
-
-    def hears(self, channel: bytes) -> bool:
-        text = channel.decode()
-        return channel in self.channels or any(fnmatchcase(text, pattern.decode()) for pattern in self.patterns)
-
-    def take(self, message: Message) -> None:
-        self._messages.append(message)
-        self._wake.set()
-
-    def break_off(self) -> None:
-        self._broken = True
-        self._wake.set()
-        self.close()
-
-    def get(self, timeout: float) -> Message:
-        """The next message; waits for it, however long."""
-        while not self._messages:
-            if self._broken:
-                raise StoreUnavailable("the subscription broke")
-            self._wake.clear()
-            self._wake.wait()
-        return self._messages.popleft()
-
-    def close(self) -> None:
-        network = self.network
-        if self in network.listeners:
-            network.listeners.remove(self)
-            network.gone_since |= dict.fromkeys(self.channels, network.hub.now)
-
-
-class SimTarget:
-    """pytask.store.target.Target: which server, seen from which machine."""
-
-    address = "simulated"
-
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-
-    def client(self, *, timeout: float | None = None, size: int = 0, name: str = "") -> SimClient:
-        return SimClient(self.machine, name)
-
-
-class SimClient:
-    """redis.Redis."""
-
-    def __init__(self, machine: Machine, role: str) -> None:
-        self.machine = machine
-        self.role = role
-        self.connection_pool = self
-
-    def execute_command(self, *words: Any) -> Any:
-        return self.machine.network.send(self.machine, self.role, [encoded(words)])[0]
-
-    def pipeline(self, transaction: bool = False) -> SimPipeline:
-        return SimPipeline(self)
-
-    def close(self) -> None:
-        pass
-
-    disconnect = close
-
-
-class SimPipeline:
-    """redis.client.Pipeline."""
-
-    def __init__(self, client: SimClient) -> None:
-        self._client = client
-        self._commands: list[Command] = []
-
-    def execute_command(self, *words: Any) -> None:
-        self._commands.append(encoded(words))
-
-    def execute(self) -> list[Any]:
-        machine = self._client.machine
-        return machine.network.send(machine, self._client.role, self._commands)
 
 
 @cache

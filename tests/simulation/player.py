@@ -82,7 +82,14 @@ class Player:
         def fails(changed: Scenario) -> bool:
             return next(budget, None) is not None and self.play(changed).kind == played.kind
 
-        for change in ({"nodes": 1}, {"nodes": 2}, {"slowness": 0.0}, {"skews": (0.0,) * 5}, {"cleanup": False}):
+        for change in (
+            {"nodes": 1},
+            {"nodes": 2},
+            {"slowness": 0.0},
+            {"skews": (0.0,) * 5},
+            {"cleanup": False},
+            {"cluster": False},
+        ):
             changed = dataclasses.replace(smallest, **change)
             if fails(changed):
                 smallest = changed

@@ -49,6 +49,7 @@ class Scenario:
     cleanup: bool = False
     keep_results: bool = True
     failover: bool = False
+    cluster: bool = False
 
 
 def draw(seed: int, *, failover: bool = False, often: Mapping[str, float] = {}, **fixed: Any) -> Scenario:
@@ -62,6 +63,7 @@ def draw(seed: int, *, failover: bool = False, often: Mapping[str, float] = {}, 
     scenario.fault_rate = rng.choice((0.0, 0.05, 0.1))
     scenario.cleanup = rng.random() < 0.25
     scenario.keep_results = rng.random() < 0.7
+    scenario.cluster = rng.random() < 0.4
     _draw_acts(scenario, rng, often)
     return dataclasses.replace(scenario, **fixed)
 
@@ -69,7 +71,9 @@ def draw(seed: int, *, failover: bool = False, often: Mapping[str, float] = {}, 
 def _draw_acts(scenario: Scenario, rng: Random, often: Mapping[str, float]) -> None:
     ids = rng.randint(2, 6)
     scenario.acts = [_create(rng, number, often) for number in range(ids)]
-    names, weights = zip(*{**WEIGHTS, **{name: often[name] for name in often if name in WEIGHTS}}.items(), strict=True)
+    names, weights = zip(
+        *{**WEIGHTS, **{name: often[name] for name in often if name in WEIGHTS}}.items(), strict=True
+    )
     for _ in range(rng.randint(6, 26)):
         name = rng.choices(names, weights)[0]
         scenario.acts.append(Act(rng.uniform(0.3, SPAN), name, DRAW[name](rng, ids)))
@@ -92,7 +96,9 @@ def _create(rng: Random, number: int, often: Mapping[str, float] = {}) -> Act:
         options["silent"] = True
     if rng.random() < 0.15:
         options["late"] = rng.uniform(0.1, 4)
-    return Act(rng.uniform(0.2, SPAN * 0.6), "create", (number, _queue(rng), kind, rng.randint(0, 5), end, options))
+    return Act(
+        rng.uniform(0.2, SPAN * 0.6), "create", (number, _queue(rng), kind, rng.randint(0, 5), end, options)
+    )
 
 
 def _failover(rng: Random) -> Act:

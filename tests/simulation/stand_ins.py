@@ -19,15 +19,12 @@ import gevent.event
 import gevent.lock
 from gevent import monkey
 
-import pytask.app
-import pytask.helpers
-import pytask.tasks.cleanup
-from pytask.node import heartbeat, node, state
-from pytask.store import listener
+from pytask.node import heartbeat, state
+from pytask.store import listener, store
 from pytask.tasks import monitor
 from simulation import hub
+from simulation.connections import SimListener
 from simulation.hub import EPOCH, Unit, current_hub
-from simulation.network import SimListener
 
 
 def spawn(function: Callable[..., Any], *args: Any) -> Unit:
@@ -87,7 +84,9 @@ RANDOM = SimpleNamespace(
     uniform=lambda a, b: current_hub().unit.process.random.uniform(a, b),
 )
 
-SECRETS = SimpleNamespace(token_hex=lambda n=16: "%0*x" % (2 * n, current_hub().unit.process.random.getrandbits(8 * n)))
+SECRETS = SimpleNamespace(
+    token_hex=lambda n=16: "%0*x" % (2 * n, current_hub().unit.process.random.getrandbits(8 * n))
+)
 
 THREADS = {"get_ident": lambda: 0, "start_new_thread": lambda function, args: spawn(function, *args)}
 MONKEY = SimpleNamespace(get_original=lambda _module, name: THREADS[name])
@@ -116,4 +115,4 @@ def install() -> None:
                 if id(value) in stand_ins:
                     setattr(module, attribute, stand_ins[id(value)])
     heartbeat.TICK = monitor.LOOK = 1.0  # seconds: to look less often saves real time
-    assert node.Listener is SimListener
+    assert store.Listener is SimListener

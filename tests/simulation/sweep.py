@@ -12,7 +12,8 @@ from typing import Any
 from redis import exceptions
 
 from pytask.keys import Keys, QueueKeys
-from simulation.network import Machine, SimClient
+from simulation.connections import SimClient
+from simulation.network import Machine
 from simulation.server import HERE, TASK_SLOT
 from simulation.stand_ins import sleep
 

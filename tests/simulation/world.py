@@ -26,7 +26,9 @@ BEAT_FAULTS = 0.3  # beats have a connection of their own, and fail less often
 class World:
     """One run of a scenario. `adjust_node` is called with each node that is made."""
 
-    def __init__(self, scenario: Scenario, server: Any, adjust_node: Callable[[Any], None] = lambda _node: None) -> None:
+    def __init__(
+        self, scenario: Scenario, server: Any, adjust_node: Callable[[Any], None] = lambda _node: None
+    ) -> None:
         self.scenario = scenario
         self.server = server
         self.seed = scenario.seed
@@ -36,11 +38,14 @@ class World:
         self.hub.on_failure = self._on_failure
         self.network = Network(self.hub, server, scenario.slowness, scenario.slowest, self._fault)
         self.network.clocks = list(scenario.skews)
+        self.network.cluster = scenario.cluster
         self.trace: list[str] | None = None
         self.settings = make_settings(**({} if scenario.keep_results else {"result_ttl": 0, "failure_ttl": 0}))
         self.at_rest = self.over = False
         self.faults: list[Fault] = []  # those that happened
-        self._allowed = None if scenario.faults is None else {(f.machine, f.number): f.kind for f in scenario.faults}
+        self._allowed = (
+            None if scenario.faults is None else {(f.machine, f.number): f.kind for f in scenario.faults}
+        )
         self._undo: list[Callable[[], None]] = []
         self.checker = Checker(self)
         self.network.watch = self.checker.watch
