@@ -1,6 +1,7 @@
 """python -m simulation ...: plays seeds, shows one shrunk, compares the fake server with a real one.
 
-Runs in a process of its own, with the same hashes each time, so that a seed is the same world wherever it is played.
+Runs in a process of its own, with the same hashes each time, so that a seed is the same world wherever it is
+played.
 """
 
 from __future__ import annotations

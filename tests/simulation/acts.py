@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
 
 from redis import exceptions
 
+from pytask.errors import TaskNotFoundError
 from simulation.hub import EPOCH
 from simulation.machines import NODE_TIMEOUT, QUEUES, NodeMachine
 from simulation.network import Machine
@@ -112,12 +114,8 @@ class Acts:
         self._send("LPUSH", KEYS[queue], f"t{number}")
 
     def _try(self, helper: Callable[[str], Any], task_id: str) -> None:
-        from pytask.errors import TaskNotFoundError
-
-        try:
+        with contextlib.suppress(TaskNotFoundError):
             helper(task_id)
-        except TaskNotFoundError:
-            pass
 
     # Nodes.
 

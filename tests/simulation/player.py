@@ -124,9 +124,11 @@ def _fewer(scenario: Scenario, name: str, fails: Callable[[Scenario], bool]) -> 
 
 def report(scenario: Scenario, played: Played) -> str:
     """A failure for people: what broke, the scenario that does it, and its trace."""
+    servers = "a cluster" if scenario.cluster else "one server"
+    slow = f"slowness {scenario.slowness} up to {scenario.slowest} s"
     head = [
         f"seed {scenario.seed}: {played.kind}: {played.what}",
-        f"  {scenario.nodes} nodes, skews {scenario.skews}, slowness {scenario.slowness} up to {scenario.slowest} s",
+        f"  {scenario.nodes} nodes, {servers}, skews {scenario.skews}, {slow}",
         *(f"  {act}" for act in scenario.acts),
         *(f"  command {fault.number} of {fault.machine} is {fault.kind}" for fault in scenario.faults or ()),
     ]

@@ -143,6 +143,19 @@ DRAW: dict[str, Callable[[Random, int], tuple[Any, ...]]] = {
     "outage": lambda rng, _ids: (rng.choice((1.0, 3.0, 6.0)), rng.random() < 0.5),
 }
 WEIGHTS = {
-    "push": 6, "push_often": 2, "restart": 5, "stop": 5, "tell_stop": 2, "reload": 1, "delete": 0.5, "recreate": 1.5,
-    "kill": 3, "freeze": 4, "cut": 2, "reset": 1, "terminate": 2, "hold": 1, "outage": 1.2,
-}  # fmt: skip
+    "push": 6,
+    "push_often": 2,
+    "restart": 5,
+    "stop": 5,
+    "tell_stop": 2,
+    "reload": 1,
+    "delete": 0.5,
+    "recreate": 1.5,
+    "kill": 3,
+    "freeze": 4,
+    "cut": 2,
+    "reset": 1,
+    "terminate": 2,
+    "hold": 1,
+    "outage": 1.2,
+}

@@ -85,7 +85,7 @@ RANDOM = SimpleNamespace(
 )
 
 SECRETS = SimpleNamespace(
-    token_hex=lambda n=16: "%0*x" % (2 * n, current_hub().unit.process.random.getrandbits(8 * n))
+    token_hex=lambda n=16: f"{current_hub().unit.process.random.getrandbits(8 * n):0{2 * n}x}"
 )
 
 THREADS = {"get_ident": lambda: 0, "start_new_thread": lambda function, args: spawn(function, *args)}

@@ -1,4 +1,4 @@
-"""The tasks that the simulated nodes run: some turns, an event now and then, and an end of the producer's choice."""
+"""The tasks that the simulated nodes run: some turns, an event now and then, and an end as it was ordered."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Work(Task):
     def start(self) -> Any:
         machine = current_hub().unit.process
         world = machine.world  # type: ignore[attr-defined]
-        run = world.checker.run_begins(machine, self)
+        run = world.checker.nodes.run_begins(machine, self)
         try:
             while self._has_turns(world):
                 self.turns -= 1
@@ -39,7 +39,7 @@ class Work(Task):
                     self.emit("turn", self.turns)
             return self._finish("success" if world.at_rest else self.end)
         finally:
-            world.checker.run_ends(run)
+            world.checker.nodes.run_ends(run)
 
     def _has_turns(self, _world: Any) -> bool:
         return self.turns > 0

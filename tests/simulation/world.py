@@ -10,12 +10,13 @@ from typing import Any
 from pytask.errors import StoreUnavailable
 from simulation import hub as virtual
 from simulation.acts import Acts
-from simulation.checker import Broken, Checker
+from simulation.checker import Checker
 from simulation.hub import Hub, Unit
 from simulation.machines import QUEUES, NodeMachine, Outside, make_settings
 from simulation.network import LOST, REFUSED, Machine, Network
 from simulation.scenario import SPAN, Fault, Scenario
 from simulation.server import READ
+from simulation.story import Broken
 from simulation.sweep import PAUSE, Sweep
 
 PATIENCE = 150.0  # seconds until a world must be at rest
@@ -79,7 +80,7 @@ class World:
     def _go_on_until(self, time: float) -> None:
         while self.hub.now < time:
             self.hub.run_until(min(self.hub.now + 1.0, time))
-            self.checker.check_now()
+            self.checker.nodes.check_now()
             if self.checker.broken:
                 raise self.checker.broken
 
@@ -98,11 +99,11 @@ class World:
         calm, enough = 0, 3 * PAUSE if self.scenario.failover else CALM
         while calm < enough:
             self._go_on_until(self.hub.now + 1.0)
-            left = self.checker.unsettled()
+            left = self.checker.rest.unsettled()
             calm = 0 if left else calm + 1
             if self.hub.now > SPAN + PATIENCE:
                 raise Broken("the world does not come to rest", left)
-        self.checker.check_the_end()
+        self.checker.rest.check_the_end()
 
     # What acts need.
 
