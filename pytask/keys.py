@@ -32,7 +32,7 @@ KEY_TABLE = (
         "<ns>task-<id>",
         "hash",
         "task",
-        "producer, begin, finish, unknown, restart, stop, cleanup",
+        "producer, begin, finish, unknown, survive, restart, stop, cleanup",
         "until Cleanup or its producer removes it",
         "the record of a task",
     ),

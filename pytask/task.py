@@ -66,12 +66,14 @@ class Task:
     A task runs in a greenlet of its own; `self.id`, `self.emit` and the rest work from `__init__` on.
 
     Class attributes: `NAME`, by which producers call it; `forever`, true for work that never ends by
-    itself: a node that stops returns it to the queue at once; `local_only`, true for a task that
-    `start_local_task` alone may start and no producer.
+    itself: a node that stops returns it to the queue at once; `rescheduling`, false for work that must never
+    be started a second time by itself: it ends as LOST where its node dies or ends first; `local_only`, true for
+    a task that `start_local_task` alone may start and no producer.
     """
 
     NAME: ClassVar[str] = ""
     forever: ClassVar[bool] = False
+    rescheduling: ClassVar[bool] = True
     local_only: ClassVar[bool] = False
 
     _context: TaskContext | None = None

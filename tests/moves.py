@@ -107,9 +107,11 @@ class Task:
         self.server.redis.delete("task-T")
         self.server.redis.hset("task-T", mapping={"task": "noop", **fields})
 
-    def begin(self, fence=20, lost=0, early=0, node=A, queue=Q, limit=5, max_data=1000) -> list[Any]:
+    def begin(
+        self, fence=20, lost=0, early=0, node=A, queue=Q, limit=5, max_data=1000, once="", wish=""
+    ) -> list[Any]:
         rows = [(b"T", str(fence).encode(), str(lost).encode(), str(early).encode())]
-        return self.records.begin(node, queue, rows, limit, max_data)[0]
+        return self.records.begin(node, queue, rows, limit, max_data, once, wish)[0]
 
     def finish(self, state, fence=20, node=A, queue=Q, output=b"out", due=b"", event=b'{"event":"e"}') -> Any:
         row = (b"T", str(fence).encode(), state.encode(), output, due, event)

@@ -86,14 +86,14 @@ def test_begin_tells_of_a_record_that_is_missing_or_none(task):
 
 def test_a_record_without_a_task_is_no_missing_one(task):
     task.server.redis.hset("task-T", "data", "{}")
-    assert task.begin() == [b"run", None, b"{}", 2, 1, 0, b""]
+    assert task.begin() == [b"run", None, b"{}", 2, 1, 0, b"", 0, 0]
 
 
 def test_begin_marks_the_record_and_says_what_to_run(task):
     task.has(data='{"a":1}', cleanup="false", output="old", ended="1", attempt="1")
     task.server.redis.expire("task-T", 100)
     before = time.time()
-    assert task.begin(21) == [b"run", b"noop", b'{"a":1}', 7, 2, 0, b"false"]
+    assert task.begin(21) == [b"run", b"noop", b'{"a":1}', 7, 2, 0, b"false", 0, 0]
     assert (task["state"], task["fence"], task["node"], task["at"]) == ("RUNNING", "21", A.decode(), "new-task")
     assert (task["attempt"], task["deliveries"], task["due_used"]) == ("2", "0", "1")
     for name in ("started", "last_update", "created"):
@@ -116,6 +116,7 @@ def test_begin_reads_data_up_to_the_limit_only(task, size, data):
 RUNS = {"state": "RUNNING", "fence": 10, "node": A, "at": Q, "attempt": 1, "deliveries": 0, "due_used": 1}
 OURS = {**RUNS, "fence": 20}
 ENDED = {**RUNS, "state": "SUCCESS", "closed": 10}
+SUSPECT = {**RUNS, "state": "WAIT", "closed": 10, "suspect": 2, "attempt": 0}  # begin answered `probation`
 BEGINS = {
     # PROTOCOL.md, begin: the first match wins
     "a higher fence is stale": ({**RUNS, "fence": 21}, {}, [b"stale", b"21"], "RUNNING"),
@@ -164,8 +165,71 @@ BEGINS = {
     "not expired": ({"expires": FUTURE}, {}, [b"run"], "RUNNING"),
     "expires is no time": ({"expires": "soon"}, {}, [b"run"], "RUNNING"),
     "a delivery": (RUNS, {"lost": 1}, [b"run", b"noop", None, 0, 1, 1, b""], "RUNNING"),
-    "the last delivery": ({**RUNS, "deliveries": 4}, {"lost": 1}, [b"run"], "RUNNING"),
-    "a delivery too many": ({**RUNS, "deliveries": 5}, {"lost": 1}, [b"tail", b"LOST"], "LOST"),
+    "a death that does not count": (
+        {**RUNS, "deliveries": 9, "suspect": 1},
+        {"lost": 1},
+        [b"run", b"noop", None, 0, 1, 10, b"", 1, 0],
+        "RUNNING",
+    ),
+    "the first death that counts": (RUNS, {"lost": 2}, [b"run", b"noop", None, 0, 1, 1, b"", 1, 0], "RUNNING"),
+    "the second death that counts": ({**RUNS, "suspect": 1}, {"lost": 2}, [b"probation", 2], "WAIT"),
+    "the last death but one": ({**RUNS, "suspect": 3}, {"lost": 2}, [b"probation", 4], "WAIT"),
+    "the last death": ({**RUNS, "suspect": 4}, {"lost": 2}, [b"tail", b"LOST"], "LOST"),
+    "on probation, its node died before it began": (
+        {**RUNS, "state": "WAIT", "suspect": 4, "closed": 10},
+        {"lost": 2},
+        [b"probation", 4],
+        "WAIT",
+    ),
+    "room for it": ({**SUSPECT, "suspect": 4}, {"wish": "granted"}, [b"run"], "RUNNING"),
+    "room for it, and no attempt lost": (SUSPECT, {"wish": "granted"}, [b"run", b"noop", None, 0, 1], "RUNNING"),
+    "on probation, stopped": (SUSPECT, {"wish": "stop"}, [b"tail", b"STOPPED"], "STOPPED"),
+    "on probation, control stop": ({**SUSPECT, "control": "stop"}, {}, [b"tail", b"STOPPED"], "STOPPED"),
+    "on probation, expired": ({**SUSPECT, "expires": PAST}, {"wish": "granted"}, [b"tail", b"EXPIRED"], "EXPIRED"),
+    "few deaths may count": ({**RUNS, "suspect": 0}, {"lost": 2, "limit": 2}, [b"probation", 1], "WAIT"),
+    "no death may count": (RUNS, {"lost": 2, "limit": 1}, [b"tail", b"LOST"], "LOST"),
+    "many deaths may count": ({**RUNS, "suspect": 8}, {"lost": 2, "limit": 99}, [b"probation", 9], "WAIT"),
+    "only once, its first start": ({"rescheduling": "false"}, {}, [b"run"], "RUNNING"),
+    "only once, started before": ({**RUNS, "rescheduling": "false"}, {"lost": 1}, [b"tail", b"LOST"], "LOST"),
+    "only once, found without a mark": ({**RUNS, "rescheduling": "false"}, {}, [b"tail", b"LOST"], "LOST"),
+    "only once, and stopped": (
+        {**RUNS, "rescheduling": "false", "control": "stop"},
+        {"lost": 1},
+        [b"tail", b"STOPPED"],
+        "STOPPED",
+    ),
+    "only once, expired since": (
+        {**RUNS, "rescheduling": "false", "expires": PAST},
+        {"lost": 1},
+        [b"tail", b"LOST"],
+        "LOST",
+    ),
+    "only once, put back before it began": (
+        {**RUNS, "rescheduling": "false", "state": "WAIT", "closed": 10},
+        {"lost": 1},
+        [b"run"],
+        "RUNNING",
+    ),
+    "only once, written as RUNNING by its producer": (
+        {"rescheduling": "false", "state": "RUNNING"},
+        {},
+        [b"run"],
+        "RUNNING",
+    ),
+    "only once, says the class": (RUNS, {"lost": 1, "once": "x noop y"}, [b"tail", b"LOST"], "LOST"),
+    "another class may start only once": (RUNS, {"lost": 1, "once": "noop2 no"}, [b"run"], "RUNNING"),
+    "the record goes before the class": (
+        {**RUNS, "rescheduling": "true"},
+        {"lost": 1, "once": "noop"},
+        [b"run"],
+        "RUNNING",
+    ),
+    "junk does not go before the class": (
+        {**RUNS, "rescheduling": "yes"},
+        {"lost": 1, "once": "noop"},
+        [b"tail", b"LOST"],
+        "LOST",
+    ),
     "due": ({"due": FUTURE}, {}, [b"tail", b"SCHEDULED", b"9000000000.000000"], "SCHEDULED"),
     "due, used before": ({"due": FUTURE, "due_used": 1}, {}, [b"run"], "RUNNING"),
     "due in the past": ({"due": PAST}, {}, [b"run"], "RUNNING"),
@@ -195,10 +259,11 @@ def test_begin_answers_as_the_protocol_says(task, case):
         assert again[:2] == first[:2] or again[0] == b"run" == first[0]
         assert task.record == record, "a second run changes nothing"
         assert task.heard() == [], "and tells nobody"
-        assert len(heard) == (task["fence"] != str(fields.get("fence")))
+        told = task["fence"] != str(fields.get("fence")) and (answer[0] != b"probation" or moved != "WAIT")
+        assert len(heard) == told
 
 
-@pytest.mark.parametrize("case", ["control stop", "expired", "a delivery too many", "due"])
+@pytest.mark.parametrize("case", ["control stop", "expired", "the last death", "only once, started before", "due"])
 def test_begin_closes_what_it_does_not_run_and_tells_of_it(task, case):
     fields, claim, _, after = BEGINS[case]
     task.has(**fields)
@@ -216,8 +281,9 @@ JUNK = ["inf", "1e300", "-inf", "nan", "abc", "", "-5", "1.5", "0x10", "9e20", "
 @pytest.mark.parametrize("junk", JUNK)
 def test_junk_in_the_systems_own_fields_does_not_stop_a_task(task, junk):
     """A producer may write any field; the fence it makes up must not become the queue's."""
-    task.has(fence=junk, attempt=junk, deliveries=junk, closed=junk, started=junk, due_used=junk)
-    assert task.begin(1_800_000_000_000_000, limit=10**9)[0] == b"run"
+    counts = {"attempt": junk, "deliveries": junk, "suspect": junk, "rescheduling": junk}
+    task.has(fence=junk, closed=junk, started=junk, due_used=junk, **counts)
+    assert task.begin(1_800_000_000_000_000, limit=10**9, wish="granted")[0] == b"run"
     assert task["fence"] == "1800000000000000"
     assert re.fullmatch(r"\d{1,15}", task["attempt"])
     assert re.fullmatch(r"\d{1,15}", task["deliveries"])
@@ -242,6 +308,79 @@ def test_a_call_of_more_tasks_than_a_script_takes_keeps_their_order(task):
     assert task.server.field("598", "fence") == "599"
 
 
+def test_a_task_on_probation_keeps_its_counts_whatever_its_claims_do(task):
+    task.has(**{**RUNS, "deliveries": 7, "suspect": 1, "attempt": 3})
+    task.server.redis.expire("task-T", 100)
+    answer = task.begin(20, lost=2)
+    assert answer[:2] == [b"probation", 2]
+    assert abs(float(answer[2]) - time.time()) < 60
+    assert (task["closed"], task["fence"], task["started"]) == ("20", "20", None)
+    assert task.server.redis.ttl("task-T") == -1
+    assert task.heard() == [{"event": "wait", "data": "on probation: 2 deaths of its nodes"}]
+    for fence, lost in ((30, 2), (40, 0), (50, 1)):  # its node died while it waited, it was parked, ...
+        assert task.begin(fence, lost)[:2] == [b"probation", 2]
+        assert (task["state"], task["deliveries"], task["attempt"]) == ("WAIT", "8", "2")
+    assert task.heard() == []
+    assert task.begin(60, wish="granted") == [b"run", b"noop", None, 0, 3, 8, b"", 2, 0]
+    assert [event["event"] for event in task.heard()] == ["running"]
+
+
+def test_the_record_says_that_a_task_may_start_only_once_from_its_start_on(task):
+    task.has()
+    assert task.begin(once="noop")[-1] == 1
+    assert task["rescheduling"] == "false"
+    assert task.begin(30, node=B)[:2] == [b"tail", b"LOST"], "a node that does not know the class obeys it"
+    assert task["output"] == "its node died while it ran, and it may start only once (rescheduling is false)"
+
+
+def test_the_output_of_a_task_that_kills_its_nodes_says_so(task):
+    task.has(**RUNS, suspect=4)
+    task.begin(lost=2)
+    assert task["output"] == "5 deaths of its nodes in a row count against it (max_deliveries is 5)"
+    assert task.heard() == [{"event": "lost", "data": task["output"]}]
+    assert (task["suspect"], task["deliveries"]) == ("5", "1")
+
+
+@pytest.mark.parametrize("state", sorted(states.MOVES[states.RUNNING] - {states.SCHEDULED}))
+def test_a_task_that_ended_by_itself_is_clean_again(task, state):
+    task.has(**RUNS, suspect=1)
+    task.begin(lost=1)
+    task.finish(state, due=FUTURE.encode())
+    assert task["suspect"] == ("1" if state == states.WAIT else None)
+
+
+def test_a_run_that_has_lasted_makes_its_task_clean_again(task):
+    task.has(**OURS, suspect=3)
+    for rows in ([(b"T", b"19")], [(b"U", b"20")]):
+        assert task.records.survive(A, Q, rows) == [0]
+    assert task.records.survive(B, Q, [(b"T", b"20")]) == [0]
+    assert task.records.survive(A, MAIL, [(b"T", b"20")]) == [0]
+    assert task["suspect"] == "3"
+    assert task.records.survive(A, Q, [(b"U", b"20"), (b"T", b"20")]) == [0, 1]
+    assert task["suspect"] is None
+    task.has(**OURS, suspect=3, closed=20)
+    assert task.records.survive(A, Q, [(b"T", b"20")]) == [0], "it has ended"
+    task.server.redis.set("task-U", "text")
+    assert task.records.survive(A, Q, [(b"U", b"20")]) == [0]
+
+
+def test_one_answer_holds_so_much_data_and_the_rest_is_asked_for_again(task):
+    ids = [b"%d" % number for number in range(6)]
+    sizes = [0, 20_000_000, 1_000_000, 0, 9_000_000, 8_000_000]
+    for name, size in zip(ids, sizes, strict=True):
+        task.server.redis.hset(b"task-" + name, mapping={"task": "noop", "data": "x" * size, "": "another field"})
+    rows = [(name, b"20", b"0", b"0") for name in ids]
+    seen = []
+    while rows:
+        answers = task.records.begin(A, Q, rows, 5, 2**25)
+        assert [answer[3] for answer in answers] == [sizes[int(row[0])] for row in rows]
+        got = [row[0] for row, answer in zip(rows, answers, strict=True) if answer[2] is not None or not answer[3]]
+        assert all(answer[2] is None or len(answer[2]) == answer[3] for answer in answers)
+        seen.append(got)
+        rows = [row for row in rows if row[0] not in got]
+    assert seen == [[b"0", b"1", b"3"], [b"2", b"4"], [b"5"]]
+
+
 # finish
 
 
@@ -250,7 +389,7 @@ def test_finish_writes_an_outcome_once_and_tells_of_it(task, state):
     task.has()
     task.begin()
     task.heard()
-    due = FUTURE.encode() if state == "RETRY" else b""
+    due = b"9000000000.000000" if state == "RETRY" else b""
     assert task.finish(state, due=due) == [b"ok", state.encode(), due]
     assert task["state"] == state
     assert task["closed"] == "20"
@@ -328,15 +467,23 @@ def test_finish_of_a_record_that_became_something_else_says_gone(task):
 @pytest.mark.parametrize("state", sorted(ALL))
 def test_restart_lets_every_task_wait_and_forgets_how_it_ended(task, state):
     ran = state not in (states.WAIT, states.HELD)
-    task.has(state=state, control="stop", ended="1", attempt="3", deliveries="2", **({"at": MAIL} if ran else {}))
+    task.has(
+        state=state,
+        control="stop",
+        ended="1",
+        attempt="3",
+        deliveries="2",
+        suspect="1",
+        **({"at": MAIL} if ran else {}),
+    )
     task.server.redis.expire("task-T", 100)
     assert task.records.restart(b"T") == [b"ok", state.encode(), MAIL if ran else b"", b""]
     assert task["state"] == "WAIT"
     assert task["control"] is None
     assert task["ended"] is None
     assert task.server.redis.ttl("task-T") == -1
-    counted = ("3", "2") if state == states.RUNNING else (None, None)
-    assert (task["attempt"], task["deliveries"]) == counted
+    counted = ("3", "2", "1") if state == states.RUNNING else (None, None, None)
+    assert (task["attempt"], task["deliveries"], task["suspect"]) == counted
     record = task.record
     assert task.records.restart(b"T")[:2] == [b"ok", b"WAIT"]
     assert task["state"] == "WAIT"

@@ -412,11 +412,11 @@ def test_a_name_that_is_unknown_waits_longer_each_time_and_counts_no_attempt(tas
         task.begin(fence)
         if ago:
             task.server.redis.hset("task-T", "unknown", f"{time.time() - ago:.6f}")
-        verdict, state, due = task.records.unknown(A, Q, b"T", b"%d" % fence, 60, b'{"event":"unknown"}')
+        verdict, state, due = task.records.unknown(A, Q, 60, [(b"T", b"%d" % fence, b'{"event":"unknown"}')])[0]
         assert (verdict, state) == (b"ok", b"SCHEDULED")
         delays.append(float(due) - time.time())
         assert task["attempt"] == "0"
-        again = task.records.unknown(A, Q, b"T", b"%d" % fence, 60, b'{"event":"unknown"}')
+        again = task.records.unknown(A, Q, 60, [(b"T", b"%d" % fence, b'{"event":"unknown"}')])[0]
         assert again == [b"again", b"SCHEDULED", due]
     assert delays == pytest.approx([0.25, 1, 4, 5], abs=0.2)
     assert [event["event"] for event in task.heard()] == ["running", "unknown"] * 4
@@ -425,7 +425,17 @@ def test_a_name_that_is_unknown_waits_longer_each_time_and_counts_no_attempt(tas
 def test_a_name_that_stays_unknown_is_over_after_the_wait(task):
     task.has(unknown=f"{time.time() - 61:.6f}")
     task.begin()
-    assert task.records.unknown(A, Q, b"T", b"20", 60, b"e") == [b"over"]
+    rows = [(b"T", b"20", b"e"), (b"T", b"19", b"e"), (b"none", b"20", b"e")]
+    assert task.records.unknown(A, Q, 60, rows) == [[b"over"], [b"fenced"], [b"gone"]]
     assert task["state"] == "RUNNING"
-    assert task.records.unknown(A, Q, b"T", b"19", 60, b"e") == [b"fenced"]
-    assert task.records.unknown(A, Q, b"none", b"20", 60, b"e") == [b"gone"]
+
+
+@pytest.mark.parametrize(
+    ("due", "told"), [("inf", b"1000000000000.000000"), ("x" * 999, b"0"), ("-1", b"0.000000")]
+)
+def test_a_second_call_tells_a_due_that_can_be_used_whatever_stands_in_the_record(task, due, told):
+    task.has(**OURS)
+    task.records.unknown(A, Q, 60, [(b"T", b"20", b"e")])
+    task.server.redis.hset("task-T", "due", due)
+    assert task.records.unknown(A, Q, 60, [(b"T", b"20", b"e")]) == [[b"again", b"SCHEDULED", told]]
+    assert task.finish("SUCCESS") == [b"again", b"SCHEDULED", told]

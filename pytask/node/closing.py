@@ -51,6 +51,11 @@ class Closing(Outbox):
         """There is no record."""
         self.add(self._misses, run, None)
 
+    def park(self, run: Run, due: bytes) -> None:
+        """Give the claim up until a time, in epoch seconds."""
+        run.phase = TAIL
+        self.add(self._parks, run, due)
+
     def send_elsewhere(self, run: Run, key: bytes) -> None:
         """Another queue's claim runs it: hand the push over, then give the claim up."""
         self.add(self._elsewhere, run, key)
@@ -63,7 +68,7 @@ class Closing(Outbox):
         elif state == STOPPED:
             self.release(run, "end", state)
         elif state in PARKED:
-            self.add(self._parks, run, due or b"0")
+            self.park(run, due or b"0")
         else:
             self.release(run, "head")
 

@@ -2,7 +2,8 @@
 
 Start: reach Redis, join the queues, beat, listen, report, local tasks, and only then take work.
 End: no new claims; tasks that are `forever` or define `stop()` are stopped and put back at once; the others
-get `grace` seconds; what is left is killed and put back to the head of its queue; then the node leaves.
+get `grace` seconds; what is left is killed and put back to the head of its queue, or ends as LOST where it may
+start only once; then the node leaves.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-from pytask import states
 from pytask.errors import StoreError, StoreRefused, StoreUnavailable
 from pytask.node.closing import Closing
 from pytask.node.control import Control
@@ -25,6 +25,7 @@ from pytask.node.identity import Identity
 from pytask.node.intake import Intake
 from pytask.node.local import LocalTasks
 from pytask.node.presence import Presence
+from pytask.node.probation import Probation
 from pytask.node.promoter import Promoter
 from pytask.node.reconcile import Reconcile
 from pytask.node.report import Report
@@ -68,7 +69,8 @@ class Node:
         self.report = Report(self.state, self.closing)
         self.runner = Runner(self.state, self.report, redis, helpers)
         self.stopper = Stopper(self.state, self.runner)
-        self.starter = Starter(self.state, self.runner, self.stopper, self.report, self.closing)
+        self.probation = Probation(self.state, self.closing)
+        self.starter = Starter(self.state, self.runner, self.stopper, self.report, self.closing, self.probation)
         self.reconcile = Reconcile(self.state, self.starter, self.stopper, self.closing)
         self.local = LocalTasks(self.state, redis, helpers)
         for task_class, data in local_tasks:
@@ -94,6 +96,8 @@ class Node:
         self.report.on_stop = self.stopper.stop
         self.closing.on_parked = lambda queue: self.promoters[queue].note()
         self.stopper.restart = self.starter.begin_again
+        self.stopper.on_early_stop = self.probation.wake
+        self.probation.begin = self.starter.begin_or_return
         self.reconcile.heartbeat = self.heartbeat
         self.reconcile.on_refused = self.identity.refuse
         self.identity.on_given_up = self._interrupt_intakes
@@ -125,15 +129,11 @@ class Node:
     @property
     def services(self) -> list[Service]:
         """Every service that is a greenlet and runs until the end, in the order of their start."""
+        promoters = self.promoters.values()
         return [
-            self.closing,
-            self.report,
-            self.identity,
-            self.reconcile,
-            self.control,
-            *self.promoters.values(),
+            self.closing, self.report, self.probation, self.identity, self.reconcile, self.control, *promoters,
             self.presence,
-        ]
+        ]  # fmt: skip
 
     # Start.
 
@@ -181,6 +181,7 @@ class Node:
         """Take no new tasks; those that run go on."""
         self.state.accepting.clear()
         self._interrupt_intakes()
+        self.probation.give_back()
 
     def _interrupt_intakes(self) -> None:
         for intake in self.intakes:
@@ -197,11 +198,12 @@ class Node:
         self.state.accepting.clear()
         for intake in self.intakes:
             intake.finish(timeout=2.0)
+        self.probation.give_back()
         self._put_back(self._restless())
         self._wait_for_runs(self.settings.grace)
         left = [run for run in self._open_runs() if run.wish is None]
         if left:
-            log.warning("%d tasks did not end within the grace: they go back to the head of the queue", len(left))
+            log.warning("%d tasks did not end within the grace: they are killed and put back", len(left))
         self._put_back(left)
         self._wait_for_runs(END_SECONDS, hurried=False)
         self._leave()
@@ -212,11 +214,11 @@ class Node:
 
     def _restless(self) -> list[Run]:
         """Runs that are not waited for: they go on for ever, or know how to stop."""
-        return [run for run in self._open_runs() if run.task is not None and _gives_way(type(run.task))]
+        return [run for run in self._open_runs() if run.task is not None and _gives_way(run)]
 
     def _put_back(self, runs: list[Run]) -> None:
         for run in runs:
-            self.stopper.end(run, states.WAIT)
+            self.stopper.put_back(run)
 
     def _wait_for_runs(self, seconds: float, *, hurried: bool = True) -> None:
         """Wait until every run has ended and was told of; less where somebody is in a hurry."""
@@ -247,5 +249,7 @@ class Node:
         self.store.close()
 
 
-def _gives_way(task_class: type[Task]) -> bool:
-    return task_class.forever or takes_stop(task_class)
+def _gives_way(run: Run) -> bool:
+    """Who may not start again keeps its chance to end, unless it never would."""
+    task_class = type(run.task)
+    return task_class.forever or (takes_stop(task_class) and not run.once)

@@ -45,6 +45,10 @@ PUT_BACK = Outcome(states.WAIT, b"", b"null")
 STOPPED = Outcome(states.STOPPED, b"", b"null")
 
 
+CUT_SHORT_TEXT = "its node ended while it ran, and it may start only once (rescheduling is false)"
+CUT_SHORT = Outcome(states.LOST, CUT_SHORT_TEXT.encode(), wire.encode_json(CUT_SHORT_TEXT))
+
+
 def success(value: Any, limit: int) -> Outcome:
     """The task returned. Raises WireError where the value cannot be an output."""
     if value is None:

@@ -77,9 +77,9 @@ class Report(Outbox):
 
     def _send_unknown(self, queue: QueueKeys, node: bytes, rows: list[Row]) -> None:
         wait = self.state.settings.unknown_wait
-        for run, _ in rows:
-            event = wire.encode_event("unknown", wire.encode_json({"task": _name(run), "node": node.decode()}))
-            answer = self.state.store.records.unknown(node, queue.key, run.id, run.fence, wait, event)
+        triples = [(run.id, run.fence, _unknown_event(run)) for run, _ in rows]
+        answers = self.state.store.records.unknown(node, queue.key, wait, triples)
+        for (run, _), answer in zip(rows, answers, strict=True):
             if answer[0] == b"over":
                 text = f"no node knew the task {wire.shown(run.name or b'')} for {wait:g} s: add it with add_task"
                 log.warning(
@@ -95,6 +95,10 @@ class Report(Outbox):
             self.closing.release(run, "none")
         else:
             self.closing.tail(run, answer[1], answer[2])
+
+
+def _unknown_event(run: Run) -> bytes:
+    return wire.encode_event("unknown", wire.encode_json({"task": _name(run), "node": run.node.decode()}))
 
 
 def _name(run: Run) -> str:

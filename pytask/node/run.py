@@ -23,8 +23,8 @@ class Run:
     """One claim. `wish` is what shall become of the run when its greenlet ends: see `stopper`."""
 
     __slots__ = (
-        "attempt", "claim", "cleanup", "data", "deliveries", "greenlet", "id", "name", "node", "phase",
-        "queue", "size", "stop_wanted", "stopping", "task", "wish",
+        "attempt", "claim", "cleanup", "data", "deliveries", "greenlet", "id", "name", "node", "once", "phase",
+        "queue", "size", "stop_wanted", "stopping", "suspect", "task", "wish",
     )  # fmt: skip
 
     def __init__(self, queue: QueueKeys, node: bytes, claim: Claim) -> None:
@@ -43,6 +43,8 @@ class Run:
         self.size = 0
         self.attempt = 1
         self.deliveries = 0
+        self.suspect = 0  # deaths of nodes that count against its task
+        self.once = False  # it may not start a second time
         self.cleanup = True
 
     @property

@@ -10,6 +10,7 @@ from pytask import points, wire
 from pytask.errors import StoreError
 from pytask.keys import QueueKeys, flaw_of_id
 from pytask.node.closing import Closing
+from pytask.node.probation import Probation
 from pytask.node.report import Report
 from pytask.node.run import BEGIN, RUN, Run
 from pytask.node.runner import Runner
@@ -24,13 +25,20 @@ class Starter:
     """Begins claims."""
 
     def __init__(
-        self, state: NodeState, runner: Runner, stopper: Stopper, report: Report, closing: Closing
+        self,
+        state: NodeState,
+        runner: Runner,
+        stopper: Stopper,
+        report: Report,
+        closing: Closing,
+        probation: Probation,
     ) -> None:
         self.state = state
         self.runner = runner
         self.stopper = stopper
         self.report = report
         self.closing = closing
+        self.probation = probation
         self._answers = {
             b"missing": self._missing,
             b"wrong": self._wrong,
@@ -39,6 +47,7 @@ class Starter:
             b"ended": self._ended,
             b"early": self._early,
             b"elsewhere": self._elsewhere,
+            b"probation": self._probation,
             b"run": self._run,
         }
 
@@ -55,11 +64,11 @@ class Starter:
             return []
         return [run for claim in claims if (run := self._register(queue, node, claim))]
 
-    def begin_or_return(self, queue: QueueKeys, node: bytes, runs: Sequence[Run]) -> None:
+    def begin_or_return(self, queue: QueueKeys, node: bytes, runs: Sequence[Run], wish: str = "") -> None:
         """Begin runs; where the server refuses to, their ids go back to the head of the queue."""
         try:
             if runs:
-                self.begin(queue, node, runs)
+                self.begin(queue, node, runs, wish)
         except StoreError:
             for run in runs:
                 if run.phase == BEGIN and self.state.registry.holds(run):
@@ -83,16 +92,33 @@ class Starter:
             return None
         return run
 
-    def begin(self, queue: QueueKeys, node: bytes, runs: Sequence[Run]) -> None:
-        """Ask the records, and act on the answers."""
-        settings = self.state.settings
+    def begin(self, queue: QueueKeys, node: bytes, runs: Sequence[Run], wish: str = "") -> None:
+        """Ask the records, and act on the answers; `wish` is that of `Records.begin`."""
+        while runs:
+            runs = self._begin(queue, node, runs, wish)
+
+    def _begin(self, queue: QueueKeys, node: bytes, runs: Sequence[Run], wish: str) -> list[Run]:
+        """Those whose data did not fit into the answer: to be asked for again, when this batch has been read."""
+        settings, registry = self.state.settings, self.state.registry
         rows = [(run.id, run.claim.fence, run.claim.lost, run.claim.early) for run in runs]
         points.reach("before-begin")
-        answers = self.state.store.records.begin(node, queue.key, rows, settings.max_deliveries, settings.max_data)
+        answers = self.state.store.records.begin(
+            node, queue.key, rows, settings.max_deliveries, settings.max_data, self._names_once(), wish
+        )
         points.reach("after-begin")
+        later = []
         for run, answer in zip(runs, answers, strict=True):
-            if self.state.registry.holds(run):
+            if not registry.holds(run):
+                continue
+            if answer[0] == b"run" and answer[2] is None and 0 < answer[3] <= settings.max_data:
+                later.append(run)
+            else:
                 self._answers[answer[0]](run, answer)
+        return later
+
+    def _names_once(self) -> str:
+        """The tasks of this node that may start only once, as their classes say; names have no spaces."""
+        return " ".join(name for name, task in self.state.classes.items() if not task.rescheduling)
 
     def begin_again(self, run: Run) -> None:
         """Read the record anew for a run of a claim that is ours still (reload)."""
@@ -101,11 +127,18 @@ class Starter:
             self.report.emit(run, wire.encode_event("reloaded"))
 
     def _run(self, run: Run, answer: list[Any]) -> None:
-        _, run.name, run.data, run.size, run.attempt, run.deliveries, cleanup = answer
+        _, run.name, run.data, run.size, run.attempt, run.deliveries, cleanup, run.suspect, once = answer
         run.cleanup = cleanup != b"false"
+        run.once = bool(once)
         self.runner.launch(run)
+        if run.suspect:
+            self.probation.watch(run)
         if run.stop_wanted:
             self.stopper.stop(run)
+
+    def _probation(self, run: Run, answer: list[Any]) -> None:
+        run.suspect = answer[1]
+        self.probation.take(run, answer[2])
 
     def _tail(self, run: Run, answer: list[Any]) -> None:
         run.cleanup = answer[3] != b"false"

@@ -1,6 +1,6 @@
 """Stopper: ends runs from outside: stop, reload, put back, or drop. Soft first, then hard.
 
-A run's `wish` says what shall become of it when its greenlet has ended: a state (STOPPED, WAIT), RELOAD,
+A run's `wish` says what shall become of it when its greenlet has ended: a state (STOPPED, WAIT, LOST), RELOAD,
 DROP or ABANDON. The task's own `stop` is called, then its greenlet is killed; one that survives that (it swallows
 GreenletExit) is told of in the log and left behind: its writes are refused from then on.
 """
@@ -24,23 +24,33 @@ log = logging.getLogger("pytask.task")
 
 STOP_SECONDS = 5.0  # for the task's own stop()
 KILL_SECONDS = (0.5, 1.0, 1.5)  # for each try to kill its greenlet
-STRENGTH = {None: 0, RELOAD: 1, states.WAIT: 2, states.STOPPED: 3, DROP: 4, ABANDON: 5}
+STRENGTH = {None: 0, RELOAD: 1, states.WAIT: 2, states.LOST: 2, states.STOPPED: 3, DROP: 4, ABANDON: 5}
 
 
 class Stopper:
-    """Ends runs. `restart` is called with a run that is to be reloaded, once its greenlet has ended."""
+    """Ends runs.
+
+    `restart` is called with a run that is to be reloaded, once its greenlet has ended; `on_early_stop` when a run
+    that has not begun was told to stop.
+    """
 
     def __init__(self, state: NodeState, runner: Runner) -> None:
         self.state = state
         self.runner = runner
         self.restart: Callable[[Run], None] = lambda _run: None
+        self.on_early_stop: Callable[[], None] = lambda: None
 
     def stop(self, run: Run) -> None:
         """End the run as STOPPED; one that is about to begin, as soon as it has."""
         if run.phase == BEGIN:
             run.stop_wanted = True
+            self.on_early_stop()
         else:
             self.end(run, states.STOPPED)
+
+    def put_back(self, run: Run) -> None:
+        """The node ends: the task starts again elsewhere, unless it may start only once."""
+        self.end(run, states.LOST if run.once else states.WAIT)
 
     def drop(self, run: Run) -> None:
         """The record is another's, or is gone: end the run without a finish and give its claim up."""
@@ -116,6 +126,8 @@ class Stopper:
             self._reload(run)
         elif run.wish == states.WAIT:
             self.runner.settle(run, outcomes.PUT_BACK)
+        elif run.wish == states.LOST:
+            self.runner.settle(run, outcomes.CUT_SHORT)
         elif run.greenlet is not None and not run.greenlet.dead:
             text = "stopped by request, but its greenlet did not end: it swallows GreenletExit"
             self.runner.settle(run, failure(states.STOPPED, text))

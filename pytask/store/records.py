@@ -23,13 +23,19 @@ class Records:
         claims: Sequence[tuple[bytes, bytes, bytes, bytes]],
         max_deliveries: int,
         max_data: int,
+        once: str = "",
+        wish: str = "",
     ) -> list[list[Any]]:
-        """Begin claims (id, fence, lost, early) of one queue: an answer each, as `begin.lua` lists them."""
+        """Begin claims (id, fence, lost, early) of one queue: an answer each, as `begin.lua` lists them.
+
+        `once`: the names of tasks that may start only once, with spaces between. `wish`: `granted` starts what is
+        on probation, `stop` starts nothing.
+        """
         task = self.keys.task
         args: list[Any] = []
         for _, fence, lost, early in claims:
             args += (fence, lost, early)
-        shared = (node, queue, self.keys.queue().key, max_deliveries, max_data)
+        shared = (node, queue, self.keys.queue().key, max_deliveries, max_data, wish, once)
         return self.client.call_each("begin", [task(row[0]) for row in claims], shared, args, 3)
 
     def finish(
@@ -43,11 +49,22 @@ class Records:
         return self.client.call_each("finish", [task(row[0]) for row in rows], (node, queue), args, 5)
 
     def unknown(
-        self, node: bytes, queue: bytes, task_id: bytes, fence: bytes, wait: float, event: bytes
-    ) -> list[bytes]:
-        """The name is unknown here: [verdict, state, due]; `over` where nobody knew it for so long."""
-        key = self.keys.task(task_id)
-        return list(self.client.call("unknown", (key,), (node, queue, fence, wait, event)))
+        self, node: bytes, queue: bytes, wait: float, rows: Sequence[tuple[bytes, bytes, bytes]]
+    ) -> list[list[bytes]]:
+        """Names that are unknown here (id, fence, event): [verdict, state, due] each.
+
+        `over` where nobody knew it for so many seconds.
+        """
+        task = self.keys.task
+        args: list[Any] = []
+        for row in rows:
+            args += row[1:]
+        return self.client.call_each("unknown", [task(row[0]) for row in rows], (node, queue, wait), args, 2)
+
+    def survive(self, node: bytes, queue: bytes, rows: Sequence[tuple[bytes, bytes]]) -> list[int]:
+        """Runs (id, fence) that have lasted: no death counts against their tasks any more. 1 where it was ours."""
+        keys, fences = [self.keys.task(row[0]) for row in rows], [row[1] for row in rows]
+        return self.client.call_each("survive", keys, (node, queue), fences, 1)
 
     def emit(self, node: bytes, queue: bytes, rows: Sequence[tuple[bytes, bytes, bytes]]) -> list[bytes]:
         """Publish events (id, fence, event) of running tasks: `fenced`, or the record's `control`, each."""

@@ -1,13 +1,21 @@
 -- begin: may this claim run its task? The record decides, and is marked RUNNING where it may.
 -- KEYS  task, ...   (all in one slot on a cluster)
--- ARGV  1 node, 2 key of the queue, 3 key of the default queue, 4 most deliveries, 5 most bytes of data,
---       then for each task: fence, lost, early
+-- ARGV  1 node, 2 key of the queue, 3 key of the default queue, 4 how many deaths may count against a task, 5 most bytes
+--       of data, 6 what the node wants: '', 'granted' (start it though it is on probation) or 'stop' (do not start it),
+--       7 names of tasks that may start only once, with spaces between, then for each task: fence, lost, early
 -- Returns for each, the first that applies:
 --   {'missing'}  {'wrong'} (no hash)  {'stale', fence}  {'tail', state, due, cleanup}  {'ended', state}  {'early'}
 --   {'elsewhere', key of the other queue}
---   {'run', task, data, bytes of data, attempt, deliveries, cleanup}; data is false where it is absent or too large
--- A second run with the same fence answers `run` or `tail` again and changes nothing.
+--   {'probation', suspect, now}: it may start when the node has room for one like it
+--   {'run', task, data, bytes of data, attempt, deliveries, cleanup, suspect, once}; data is false where it is absent or
+--     too large, or where this call has read BUDGET bytes: then call again for it. once: 1 where it may start only once
+-- A second run with the same fence answers `run`, `probation` or `tail` again and changes nothing.
 local node, queue, first, limit, most = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local wish = ARGV[6]
+local BUDGET = 16777216 -- bytes of data in one answer, beyond the first task's
+local CAREFUL = math.max(math.min(limit - 1, 2), 1) -- from so many counted deaths on a task starts on probation
+local ONCE = {}
+for name in string.gmatch(ARGV[7], '%S+') do ONCE[name] = true end
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', time[2])
 -- fences are microseconds of a server's clock: what is a day ahead of ours no server has given out
@@ -45,15 +53,21 @@ local function running(attempt)
   return event
 end
 
-local function run(h, size, attempt, deliveries)
-  return {'run', h[12] and string.sub(h[12], 1, 256) or false, h[15] or false, size, attempt, deliveries, h[13] or ''}
+local read = 0 -- bytes of data in the answers so far
+local function run(h, size, fits, attempt, deliveries, suspect, once)
+  local data = fits and h[15] or false
+  if data then read = read + size end
+  return {'run', h[12] and string.sub(h[12], 1, 256) or false, data, size, attempt, deliveries, h[13] or '',
+    suspect, once and 1 or 0}
 end
 
 local function begin(key, fence, lost, early)
   local size = redis.pcall('HSTRLEN', key, 'data')
   if type(size) == 'table' then return {'wrong'} end
+  local fits = size <= most and (read == 0 or read + size <= BUDGET)
   local h = redis.call('HMGET', key, 'state', 'fence', 'closed', 'node', 'at', 'control', 'deliveries', 'due',
-    'due_used', 'expires', 'attempt', 'task', 'cleanup', 'created', size <= most and 'data' or '', 'local')
+    'due_used', 'expires', 'attempt', 'task', 'cleanup', 'created', fits and 'data' or '', 'local', 'suspect',
+    'rescheduling')
   local state, last, closed, at = h[1] or 'WAIT', whole(h[2], 16), h[3], h[5]
   if last > latest then last = 0 end
   if not h[1] and not h[2] and not h[12] and redis.call('EXISTS', key) == 0 then return {'missing'} end
@@ -61,11 +75,17 @@ local function begin(key, fence, lost, early)
   local f = tonumber(fence)
   local ours = last == f
   if last > f or (ours and (h[4] ~= node or at ~= queue)) then return {'stale', h[2]} end
+  local deliveries, suspect = whole(h[7], 9), whole(h[17], 9)
+  -- what the record says goes before what the class says; anything but `true` and `false` says nothing
+  local once = h[18] == 'false' or (h[18] ~= 'true' and h[12] and ONCE[h[12]])
   if ours then
-    if closed == fence then return {'tail', state, when(h[8]), h[13] or ''} end
-    return run(h, size, math.max(whole(h[11], 9), 1), whole(h[7], 9))
+    if closed ~= fence then
+      return run(h, size, fits, math.max(whole(h[11], 9), 1), deliveries, suspect, once)
+    end
+    if state == 'WAIT' and suspect >= CAREFUL then return {'probation', suspect, now} end
+    return {'tail', state, when(h[8]), h[13] or ''}
   end
-  local tail = lost == '1' and at == queue and closed ~= false and closed == h[2]
+  local tail = lost ~= '0' and at == queue and closed ~= false and closed == h[2]
   if ENDED[state] or state == 'STOPPED' then
     if tail then return {'tail', state, '', h[13] or ''} end
     return {'ended', state}
@@ -74,21 +94,34 @@ local function begin(key, fence, lost, early)
     if tail then return {'tail', state, when(h[8]), h[13] or ''} end
     if early == '1' then return {'early'} end
   elseif last > 0 and closed ~= h[2] and at and at ~= queue and is_queue(at) then return {'elsewhere', at} end
-  local new, deliveries, why = 'RUNNING', whole(h[7], 9), nil
-  if h[6] == 'stop' then new = 'STOPPED'
+  local died, before = state == 'RUNNING', suspect
+  if died then deliveries = deliveries + 1 end
+  if died and lost == '2' then suspect = suspect + 1 end
+  local new, why = 'RUNNING', nil
+  if h[6] == 'stop' or wish == 'stop' then new = 'STOPPED'
+  elseif died and once and last > 0 and closed ~= h[2] then
+    new, why = 'LOST', 'its node died while it ran, and it may start only once (rescheduling is false)'
   elseif h[10] and (tonumber(h[10]) or math.huge) <= tonumber(now) then new, why = 'EXPIRED', 'expired before it began'
-  elseif state == 'RUNNING' then
-    deliveries = deliveries + 1
-    if deliveries > limit then new, why = 'LOST', 'its nodes died ' .. deliveries .. ' times while it ran' end
+  elseif died and suspect >= limit then
+    new = 'LOST'
+    why = suspect .. ' deaths of its nodes in a row count against it (max_deliveries is ' .. limit .. ')'
   elseif state == 'WAIT' and not h[9] and tonumber(h[8] or 'x') and tonumber(h[8]) > tonumber(now) then
     new = 'SCHEDULED'
+  elseif suspect >= CAREFUL and wish ~= 'granted' then new = 'WAIT'
   end
   local attempt = whole(h[11], 9)
-  if new == 'RUNNING' and state ~= 'RUNNING' then attempt = attempt + 1 end
+  if new == 'RUNNING' and not died then attempt = attempt + 1 end
+  if new == 'WAIT' and died then attempt = math.max(attempt - 1, 0) end -- it was neither ended by itself nor goes on
   redis.call('HSET', key, 'state', new, 'fence', fence, 'node', node, 'at', queue, 'due_used', '1',
     'last_update', now, 'deliveries', TEXT[deliveries] or deliveries, 'created', h[14] or now,
     'attempt', TEXT[attempt] or attempt,
     new == 'RUNNING' and 'started' or 'closed', new == 'RUNNING' and now or fence)
+  if suspect ~= before then redis.call('HSET', key, 'suspect', suspect) end
+  if new == 'WAIT' then
+    redis.call('PERSIST', key)
+    if died then redis.call('PUBLISH', key, '{"event":"wait","data":"on probation: ' .. suspect .. ' deaths of its nodes"}') end
+    return {'probation', suspect, now}
+  end
   if new ~= 'RUNNING' then
     local data = why and '"' .. why .. '"' or 'null'
     if why then redis.call('HSET', key, 'output', why) end
@@ -97,15 +130,17 @@ local function begin(key, fence, lost, early)
     redis.call('PUBLISH', key, '{"event":"' .. string.lower(new) .. '","data":' .. data .. '}')
     return {'tail', new, when(h[8]), h[13] or ''}
   end
+  -- in the record, so that a node that does not know the class obeys it too
+  if once and h[18] ~= 'false' then redis.call('HSET', key, 'rescheduling', 'false') end
   if h[11] then redis.call('HDEL', key, 'output', 'ended') end
   redis.call('PERSIST', key)
   redis.call('PUBLISH', key, running(attempt))
-  return run(h, size, attempt, deliveries)
+  return run(h, size, fits, attempt, deliveries, suspect, once)
 end
 
 local out = {}
 for i, key in ipairs(KEYS) do
-  local a = 3 * i + 3
+  local a = 3 * i + 5
   out[i] = begin(key, ARGV[a], ARGV[a + 1], ARGV[a + 2])
 end
 return out

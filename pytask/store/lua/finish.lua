@@ -7,11 +7,21 @@ local node, queue = ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', time[2])
 
+-- a time as the sorted set takes it, whatever a producer wrote
+local function when(text)
+  if not text then return '' end
+  local n = tonumber(text)
+  if not n or n ~= n then return '0' end
+  return string.format('%.6f', math.max(math.min(n, 1e12), 0))
+end
+
 local function finish(key, fence, state, output, due, event)
-  local h = redis.pcall('HMGET', key, 'state', 'fence', 'closed', 'node', 'control', 'at', 'unknown')
+  local h = redis.pcall('HMGET', key, 'state', 'fence', 'closed', 'node', 'control', 'at', 'unknown', 'suspect')
   if h.err or (not h[2] and redis.call('EXISTS', key) == 0) then return {'gone'} end
   if h[2] ~= fence or h[4] ~= node or h[6] ~= queue then return {'fenced'} end
-  if h[3] == fence then return {'again', h[1] or 'WAIT', redis.call('HGET', key, 'due') or ''} end
+  if h[3] == fence then return {'again', h[1] or 'WAIT', when(redis.call('HGET', key, 'due'))} end
+  -- it ended, and its node did not: no death counts against it any more
+  if h[8] and state ~= 'WAIT' then redis.call('HDEL', key, 'suspect') end
   if (state == 'RETRY' or state == 'WAIT') and h[5] == 'stop' then
     state, output, event = 'STOPPED', '', '{"event":"stopped","data":null}'
   end

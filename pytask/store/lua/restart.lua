@@ -11,6 +11,6 @@ for _, name in ipairs(ARGV) do allowed = allowed or name == state end
 if not allowed then return {'refused', state} end
 redis.call('HSET', KEYS[1], 'state', 'WAIT')
 redis.call('HDEL', KEYS[1], 'control', 'unknown', 'ended')
-if state ~= 'RUNNING' then redis.call('HDEL', KEYS[1], 'attempt', 'deliveries') end
+if state ~= 'RUNNING' then redis.call('HDEL', KEYS[1], 'attempt', 'deliveries', 'suspect') end
 redis.call('PERSIST', KEYS[1])
 return {'ok', state, h[2] or '', h[3] or ''}
