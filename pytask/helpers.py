@@ -21,6 +21,7 @@ from pytask.store.store import Store
 from pytask.task import Task
 
 BATCH = 500  # tasks a round trip
+KEYS = frozenset({"task", "data", "task_id", "cleanup", "rescheduling"})  # of a task that is given as a dict
 MOST_IDS = 10_000  # ids that a list returns unless asked for more
 
 Id = str | bytes
@@ -62,16 +63,18 @@ class PyTaskHelpers:
         *,
         task_id: Id | None = None,
         cleanup: bool = True,
+        rescheduling: bool | None = None,
         queue: str = "",
         **task_data: Any,
     ) -> str:
         """Make a task and push it; returns its id.
 
         `task` is a name or a class. The data is a dict, or keywords, not both. `cleanup=False` keeps the record
-        after the end. An id that exists already is written over, and runs again only where it waits.
+        after the end. `rescheduling=False` never starts it a second time, `True` does; None leaves it to
+        the class. An id that exists already is written over, and runs again only where it waits.
         """
         queue = check_queue_name(queue)
-        raw, fields = self._record(task, data, task_data, task_id, cleanup, queue)
+        raw, fields = self._record(task, data, task_data, task_id, queue, cleanup, rescheduling)
         self.store.queues.create([(raw, fields)], queue)
         return wire.id_to_str(raw)
 
@@ -85,7 +88,7 @@ class PyTaskHelpers:
         """Make many tasks, in batches of 500; returns their ids in order.
 
         Each is `(task,)`, `(task, data)`, `(task, data, task_id)`, or a dict with the keys `task`, `data`,
-        `task_id`, `cleanup`. `progress` is called with how many are made so far, after each batch.
+        `task_id`, `cleanup`, `rescheduling`. `progress` is called with how many are made so far, after each batch.
         """
         queue = check_queue_name(queue)
         ids: list[str] = []
@@ -99,19 +102,24 @@ class PyTaskHelpers:
 
     def _row(self, new: NewTask, queue: str) -> tuple[bytes, dict[str, Any]]:
         if isinstance(new, Mapping):
-            unknown = set(new) - {"task", "data", "task_id", "cleanup"}
-            if unknown or "task" not in new:
-                raise InvalidInputError(f"a task has the keys task, data, task_id, cleanup, not {sorted(new)}")
-            return self._record(
-                new["task"], new.get("data"), {}, new.get("task_id"), new.get("cleanup", True), queue
-            )
+            if not set(new) <= KEYS or "task" not in new:
+                raise InvalidInputError(f"a task has the keys {', '.join(sorted(KEYS))}, not {sorted(new)}")
+            options = {name: new[name] for name in ("cleanup", "rescheduling") if name in new}
+            return self._record(new["task"], new.get("data"), {}, new.get("task_id"), queue, **options)
         if not 1 <= len(new) <= 3:
             raise InvalidInputError("a task is (task,), (task, data), (task, data, task_id) or a dict")
         task, data, task_id = (*new, None, None)[:3]
-        return self._record(task, data, {}, task_id, True, queue)
+        return self._record(task, data, {}, task_id, queue)
 
     def _record(
-        self, task: Any, data: Any, more: dict[str, Any], task_id: Id | None, cleanup: bool, queue: str
+        self,
+        task: Any,
+        data: Any,
+        more: dict[str, Any],
+        task_id: Id | None,
+        queue: str,
+        cleanup: bool = True,
+        rescheduling: bool | None = None,
     ) -> tuple[bytes, dict[str, Any]]:
         if data is not None and more:
             raise InvalidInputError("give the data as a dict or as keywords, not both")
@@ -126,6 +134,8 @@ class PyTaskHelpers:
         }
         if not cleanup:
             fields["cleanup"] = "false"
+        if rescheduling is not None:
+            fields["rescheduling"] = _field(rescheduling)
         if queue:
             fields["queue"] = queue
         return raw, fields

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import time
 
@@ -337,3 +338,34 @@ class ExitsInStop(Task):
 
     def stop(self):
         sys.exit(6)
+
+
+@app.add_task
+class Poison(Task):
+    """Kills its node, after a moment in which others can begin; tells of each start in `runs:<id>`."""
+
+    NAME = "poison"
+
+    def __init__(self, seconds=0.5):
+        self.seconds = seconds
+
+    def start(self):
+        self.redis.rpush(f"runs:{self.id}", f"{self.fence} {os.getpid()}")
+        gevent.sleep(self.seconds)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.add_task
+class Once(Sleep):
+    """May start only once."""
+
+    NAME = "once"
+    rescheduling = False
+
+
+@app.add_task
+class OnceForever(Once):
+    """May start only once, and never ends."""
+
+    NAME = "once-forever"
+    forever = True

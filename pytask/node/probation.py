@@ -1,9 +1,9 @@
 """Probation: finds the task that kills its nodes, without harm to the tasks that ran beside it.
 
 When a node dies, its end counts against every run that was young. A task against which two deaths count is begun
-on probation: few of its kind at a time on a node, in random order, fewer the more deaths count against it, and
-alone before the last one, so that the culprit gets there and the others do not. A run that lasts LONG_ENOUGH
-seconds, or ends by itself, is clean again.
+on probation: few of its kind at a time on a node, fewer the more deaths count against it, and alone before the
+last one, so that the culprit gets there and the others do not. Those with most deaths go first, since the culprit
+is among them; among equals the order is random. A run that lasts LONG_ENOUGH seconds, or ends by itself, is clean.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import random
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
-from itertools import count
 from typing import Protocol
 
 from gevent.event import Event
@@ -27,7 +26,6 @@ from pytask.node.service import Service
 from pytask.node.state import NodeState
 
 LONG_ENOUGH = 60.0  # seconds: reap counts deaths against runs that are younger
-SHUFFLE = 5.0  # seconds within which the order of those that wait is random
 AWAY = (1.0, 5.0)  # seconds after which a task that found no room to wait in comes back
 TICK = 1.0  # seconds between looks while somebody waits
 
@@ -45,6 +43,11 @@ def has_room(inside: Iterable[int], suspect: int, concurrency: int, max_deliveri
     return len(counts) <= min(most_together(each, concurrency, max_deliveries) for each in counts)
 
 
+def turn(suspect: int) -> tuple[int, float]:
+    """When it is a task's turn, among those that wait: the lowest is next."""
+    return -suspect, random.random()
+
+
 class Begins(Protocol):
     """What the starter does for probation."""
 
@@ -56,7 +59,7 @@ class Probation(Service):
     """Who waits for a start on probation, who is on it, and how long each suspect has run.
 
     Only greenlets of the main hub touch it. Runs that wait keep their claims and count as running; at most an
-    eighth of the node's capacity does, the others are parked for some seconds.
+    eighth of the node's capacity does, those with most deaths. The others are parked for some seconds.
     """
 
     name = "probation"
@@ -67,8 +70,7 @@ class Probation(Service):
         self.closing = closing
         self.begin: Begins = lambda _queue, _node, _runs, _wish="": None
         self._wake = Event()
-        self._turns = count()
-        self._waiting: list[tuple[float, int, Run]] = []  # a heap: whose turn it is
+        self._waiting: list[tuple[tuple[int, float], Run]] = []  # a heap: who is next
         self._inside: dict[Run, int] = {}  # on probation -> the deaths that count against it
         self._young: deque[tuple[float, Run]] = deque()  # runs of suspects, with the second when they are cleared
 
@@ -77,12 +79,18 @@ class Probation(Service):
         self._inside.pop(run, None)
         if not self.state.accepting.is_set():
             self.closing.release(run, "head")
-        elif len(self._waiting) < max(self.state.settings.concurrency // 8, 1) or run.stop_wanted:
-            turn = time.monotonic() + random.uniform(0, SHUFFLE)
-            heapq.heappush(self._waiting, (turn, next(self._turns), run))
-            self._wake.set()
-        else:
-            self.closing.park(run, wire.encode_time(float(now) + random.uniform(*AWAY)))
+            return
+        heapq.heappush(self._waiting, (turn(run.suspect), run))
+        self._wake.set()
+        if len(self._waiting) > max(self.state.settings.concurrency // 8, 1):
+            last = max(self._waiting)
+            self._waiting.remove(last)
+            heapq.heapify(self._waiting)
+            self._park(last[1], float(now))
+
+    def _park(self, run: Run, now: float) -> None:
+        if self._still_waits(run):
+            self.closing.park(run, wire.encode_time(now + random.uniform(*AWAY)))
 
     def watch(self, run: Run) -> None:
         """A task that is suspected of something has started: it is cleared when it has run for long enough."""
@@ -98,7 +106,7 @@ class Probation(Service):
     def give_back(self) -> None:
         """The node takes no tasks any more: those that wait go back to the head of the queue."""
         waiting, self._waiting = self._waiting, []
-        for _, _, run in waiting:
+        for _, run in waiting:
             if self._still_waits(run):
                 self.closing.release(run, "head")
 
@@ -137,18 +145,18 @@ class Probation(Service):
 
     def _stop(self) -> None:
         """Whoever was told to stop while it waited ends without a start."""
-        stopped = [row for row in self._waiting if row[2].stop_wanted]
+        stopped = [run for _, run in self._waiting if run.stop_wanted]
         if stopped:
-            self._waiting = [row for row in self._waiting if not row[2].stop_wanted]
+            self._waiting = [row for row in self._waiting if not row[1].stop_wanted]
             heapq.heapify(self._waiting)
-            self._begin([row[2] for row in stopped], "stop")
+            self._begin([run for run in stopped if self._still_waits(run)], "stop")
 
     def _admit(self) -> None:
         for run in [run for run in self._inside if not self._is_inside(run)]:
             del self._inside[run]
         chosen = []
         while self._waiting and self.state.accepting.is_set():
-            run = self._waiting[0][2]
+            run = self._waiting[0][1]
             if self._still_waits(run):
                 if not self._has_room(run):
                     break  # nobody overtakes it: it would wait for ever where it must be alone

@@ -1,0 +1,74 @@
+"""A task that kills every node that starts it ends as LOST, and the tasks beside it do not."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections import Counter
+
+import pytest
+from conftest import wait_until
+
+pytestmark = pytest.mark.alone
+
+INNOCENTS = 1_000
+
+
+def fill(server, rng: random.Random) -> list[str]:
+    """Innocent tasks with the poison somewhere among them."""
+    ids = [f"t{number}" for number in range(INNOCENTS)]
+    pipe = server.redis.pipeline(transaction=False)
+    for task_id in ids:
+        pipe.hset(
+            f"task-{task_id}", mapping={"task": "sleep", "data": f'{{"seconds": {rng.uniform(0.5, 2):.2f}}}'}
+        )
+    pipe.hset("task-poison", "task", "poison")
+    queued = [*ids, "poison"]
+    rng.shuffle(queued)
+    pipe.lpush("new-task", *queued)
+    pipe.execute()
+    return ids
+
+
+class Fleet:
+    """Nodes that are replaced when they die."""
+
+    def __init__(self, start_node, *options: str, count: int = 2) -> None:
+        self.make = lambda ready=False: start_node(*options, node_timeout="3", ready=ready)
+        self.nodes = [self.make() for _ in range(count)]
+        self.deaths = 0
+
+    def replace_the_dead(self) -> None:
+        for place, node in enumerate(self.nodes):
+            if node.process.poll() is not None:
+                assert node.process.returncode == -signal.SIGKILL, node.text()
+                self.deaths += 1
+                self.nodes[place] = self.make()
+
+
+def ended(server) -> int:
+    return sum(int(count) for count in server.redis.hvals("{new-task}:counts"))
+
+
+def test_a_poison_task_ends_as_lost_and_its_thousand_neighbours_succeed(server, start_node):
+    ids = fill(server, random.Random(7))
+    fleet = Fleet(start_node, "-c", "600")
+
+    def all_ended() -> bool:
+        fleet.replace_the_dead()
+        return ended(server) > INNOCENTS
+
+    wait_until(all_ended, "all have ended", 120)
+    server.wait_until_idle()
+    assert fleet.deaths <= 5
+    assert (
+        server.field("poison", "output") == "5 deaths of its nodes in a row count against it (max_deliveries is 5)"
+    )
+    assert (server.state("poison"), server.field("poison", "deliveries")) == ("LOST", "5")
+    assert server.redis.llen("runs:poison") == 5
+    assert Counter(server.state(task_id) for task_id in ids) == {"SUCCESS": INNOCENTS}
+    # many of them died with it: what is tested is not only luck
+    deaths = Counter(int(server.field(task_id, "deliveries")) for task_id in ids)
+    print("deaths that innocent tasks saw:", dict(sorted(deaths.items())))
+    assert sum(count for number, count in deaths.items() if number >= 2) > 50
+    assert not any(server.field(task_id, "suspect") for task_id in ids)
