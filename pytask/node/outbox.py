@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import gevent
@@ -20,9 +20,11 @@ from pytask.node.run import Run
 from pytask.node.service import Service
 
 MOST_ROWS = 500  # a batch
+MOST_BYTES = 16_777_216  # a batch, unless its first row alone has more
 Row = tuple[Run, Any]
 Box = list[Row]
 Send = Callable[[QueueKeys, bytes, list[Row]], None]
+Weigh = Callable[[Any], int]
 
 
 class Outbox(Service):
@@ -36,12 +38,15 @@ class Outbox(Service):
     def __init__(self) -> None:
         super().__init__()
         self._wake = Event()
-        self._boxes: list[tuple[Box, Send]] = []
+        self._boxes: list[tuple[Box, Send, Weigh | None]] = []
 
-    def box(self, send: Send) -> Box:
-        """A new box, behind the others, whose rows `send` sends: (queue, node, rows of both)."""
+    def box(self, send: Send, weigh: Weigh | None = None) -> Box:
+        """A new box, behind the others, whose rows `send` sends: (queue, node, rows of both).
+
+        `weigh` gives the bytes of what stands in a row, where that may be much.
+        """
         made: Box = []
-        self._boxes.append((made, send))
+        self._boxes.append((made, send, weigh))
         return made
 
     def add(self, box: Box, run: Run, what: Any) -> None:
@@ -56,10 +61,10 @@ class Outbox(Service):
             self._wake.wait()
             self._wake.clear()
             # what comes while this round is under way waits for the next one: an outcome must not overtake events
-            counts = [len(box) for box, _ in self._boxes]
+            counts = [len(box) for box, _, _ in self._boxes]
             problem: StoreError | None = None
-            for (box, send), count in zip(self._boxes, counts, strict=True):
-                problem = self._drain(box, send, count) or problem
+            for (box, send, weigh), count in zip(self._boxes, counts, strict=True):
+                problem = self._drain(box, send, weigh, count) or problem
                 if problem and self.in_order:
                     break
             if problem:
@@ -74,17 +79,16 @@ class Outbox(Service):
 
     @property
     def _waiting(self) -> bool:
-        return any(box for box, _ in self._boxes)
+        return any(box for box, _, _ in self._boxes)
 
-    def _drain(self, box: Box, send: Send, count: int) -> StoreError | None:
+    def _drain(self, box: Box, send: Send, weigh: Weigh | None, count: int) -> StoreError | None:
         """Send a box's first rows by queue and node. What could not be sent stays, and holds nothing else up."""
         rows, failed = box[:count], []
         problem: StoreError | None = None
         if not rows:
             return None
         for (queue, node), group in _by_owner(rows):
-            for start in range(0, len(group), MOST_ROWS):
-                part = group[start : start + MOST_ROWS]
+            for part in iter_batches(group, weigh):
                 try:
                     send(queue, node, part)
                 except StoreError as error:
@@ -92,6 +96,22 @@ class Outbox(Service):
                     problem = error
         box[: len(rows)] = failed
         return problem
+
+
+def iter_batches(rows: list[Row], weigh: Weigh | None) -> Iterator[list[Row]]:
+    """The rows in batches of at most MOST_ROWS rows and MOST_BYTES; a row that has more is one by itself."""
+    sizes = [weigh(what) for _, what in rows] if weigh else []
+    if sum(sizes) <= MOST_BYTES:
+        for start in range(0, len(rows), MOST_ROWS):
+            yield rows[start : start + MOST_ROWS]
+        return
+    start = filled = 0
+    for number, size in enumerate(sizes):
+        if number > start and (filled + size > MOST_BYTES or number - start == MOST_ROWS):
+            yield rows[start:number]
+            start, filled = number, 0
+        filled += size
+    yield rows[start:]
 
 
 def _by_owner(rows: list[Row]) -> Iterable[tuple[tuple[QueueKeys, bytes], list[Row]]]:

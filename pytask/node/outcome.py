@@ -35,6 +35,11 @@ class Outcome(NamedTuple):
     data: bytes
     error: BaseException | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes that it takes to tell of it, about."""
+        return len(self.output) + len(self.data)
+
     def event(self) -> bytes:
         """The event that tells of it."""
         return EVENT_HEADS[self.state] + self.data + b"}"

@@ -2,13 +2,14 @@
 
 What follows an outcome is done by `closing`, which works beside this: the order for one run is always its
 events, finish, `end-task`, release. While Redis is away outcomes wait here, at most as many as the node has
-runs, and events, at most MOST_EVENTS.
+runs, and events, at most MOST_EVENTS of MOST_EVENT_BYTES together.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from operator import attrgetter
 
 from gevent.event import Event
 
@@ -23,6 +24,7 @@ from pytask.node.state import NodeState
 log = logging.getLogger("pytask.node")
 
 MOST_EVENTS = 10_000
+MOST_EVENT_BYTES = 67_108_864
 
 
 class Report(Outbox):
@@ -38,15 +40,17 @@ class Report(Outbox):
         self.on_fenced: Callable[[Run], None] = lambda _run: None
         self.on_stop: Callable[[Run], None] = lambda _run: None
         self._room = Event()
-        self._events = self.box(self._send_events)
-        self._finishes = self.box(self._send_finishes)
+        self._event_bytes = 0  # of events that are not sent yet
+        self._events = self.box(self._send_events, len)
+        self._finishes = self.box(self._send_finishes, attrgetter("size"))
         self._unknown = self.box(self._send_unknown)
 
     def emit(self, run: Run, event: bytes) -> None:
         """An event of a run; waits while too many are unsent."""
-        while len(self._events) >= MOST_EVENTS:
+        while len(self._events) >= MOST_EVENTS or self._event_bytes >= MOST_EVENT_BYTES:
             self._room.clear()
             self._room.wait()
+        self._event_bytes += len(event)
         self.add(self._events, run, event)
 
     def finish(self, run: Run, outcome: Outcome) -> None:
@@ -65,6 +69,7 @@ class Report(Outbox):
                 self.on_fenced(run)
             elif verdict == b"stop":
                 self.on_stop(run)
+        self._event_bytes -= sum(len(event) for _, event in rows)
         self._room.set()
 
     def _send_finishes(self, queue: QueueKeys, node: bytes, rows: list[Row]) -> None:
