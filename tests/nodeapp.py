@@ -369,3 +369,16 @@ class OnceForever(Once):
 
     NAME = "once-forever"
     forever = True
+
+
+@app.add_task
+class Pause(Task):
+    """Sleeps, and talks to nobody."""
+
+    NAME = "pause"
+
+    def __init__(self, seconds=0.1):
+        self.seconds = seconds
+
+    def start(self):
+        gevent.sleep(self.seconds)

@@ -1,0 +1,120 @@
+"""Redis goes away and comes back: what runs goes on, or ends by itself in time, and nobody is declared dead."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+from chaos.servers import Single
+from conftest import Events, Server, wait_until
+
+pytestmark = pytest.mark.alone
+
+SLACK = 1.0  # seconds, for a noisy machine
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def deployment(request):
+    with Single(request.param) as made:
+        yield made
+
+
+@pytest.fixture
+def server(deployment):
+    with deployment.client() as client:
+        yield Server(deployment.url, client, None)
+
+
+@pytest.fixture
+def events(deployment):
+    made = Events(deployment.client())
+    yield made
+    made.close()
+
+
+def restart(deployment, seconds: float) -> float:
+    """Kill the server, start it again after so many seconds; the monotonic second when it answered."""
+    deployment.server.kill()
+    time.sleep(seconds)  # the outage itself
+    deployment.server.start()
+    return time.monotonic()
+
+
+def test_a_short_outage_ends_no_run_and_loses_no_outcome(deployment, server, events, start_node):
+    nodes = [start_node(), start_node()]
+    for number in range(10):
+        server.create(f"L{number}", "loop")
+        server.create(f"S{number}", "pause", '{"seconds": 2}')
+        server.wait_for_state(f"L{number}", "RUNNING")
+        server.wait_for_state(f"S{number}", "RUNNING")
+    before = server.redis.hkeys("{new-task}:nodes")
+    restart(deployment, 4.0)
+    for number in range(10):
+        server.wait_for_state(f"S{number}", "SUCCESS")
+        assert server.field(f"S{number}", "deliveries") == "0"
+        assert server.field(f"L{number}", "deliveries") == "0"
+        assert server.field(f"L{number}", "attempt") == "1"
+    assert sorted(server.redis.hkeys("{new-task}:nodes")) == sorted(before)
+    for node in nodes:
+        assert "is dead" not in node.text()
+        assert "comes back" not in node.text()
+
+
+def test_a_second_after_an_outage_everything_is_obeyed(deployment, server, start_node):
+    start_node()
+    server.create("L", "loop")
+    server.create("M", "loop")
+    server.wait_for_state("L", "RUNNING")
+    server.wait_for_state("M", "RUNNING")
+    back = restart(deployment, 4.0)
+    server.redis.hset("task-L", "control", "stop")  # a wish without a message: found where records are compared
+    server.create("N", "noop")
+    server.wait_for_state("L", "STOPPED")
+    server.wait_for_state("N", "SUCCESS")
+    assert time.monotonic() - back < 1.0 + SLACK
+    wait_until(lambda: server.redis.publish("task-M-control", "stop"), "it listens")
+    server.wait_for_state("M", "STOPPED")
+    assert time.monotonic() - back < 2.0 + SLACK
+
+
+@pytest.mark.parametrize("deployment", ["valkey"], indirect=True)
+def test_a_long_outage_makes_nobody_dead_and_every_node_gives_its_runs_up_in_time(
+    deployment, server, events, start_node
+):
+    nodes = [start_node() for _ in range(3)]
+    for number in range(9):
+        server.create(f"L{number}", "loop")
+        server.wait_for_state(f"L{number}", "RUNNING")
+    before = set(server.redis.hkeys("{new-task}:nodes"))
+    began = time.monotonic()
+    deployment.server.kill()
+    for node in nodes:
+        node.wait_for_log("comes back under a new id", 12)
+    assert time.monotonic() - began < 8.0 + 1.0 + SLACK  # 0.8 x node_timeout, and a look
+    time.sleep(max(30 - (time.monotonic() - began), 0))  # the outage itself
+    deployment.server.start()
+    for number in range(9):
+        wait_until(lambda n=number: server.field(f"L{n}", "node") not in {None, *map(bytes.decode, before)})
+        server.wait_for_state(f"L{number}", "RUNNING")
+    wait_until(lambda: len(server.redis.hkeys("{new-task}:nodes")) == 3, "all are back")
+    assert not before & set(server.redis.hkeys("{new-task}:nodes"))
+    for node in nodes:
+        assert "is dead" not in node.text()
+        assert node.process.poll() is None
+
+
+def test_a_frozen_server_ends_nothing_for_eight_seconds(deployment, server, start_node):
+    node = start_node()
+    server.create("L", "loop")
+    server.wait_for_state("L", "RUNNING")
+    os.kill(deployment.server.pid, signal.SIGSTOP)
+    try:
+        time.sleep(5)  # the outage itself
+    finally:
+        os.kill(deployment.server.pid, signal.SIGCONT)
+    server.create("N", "noop")
+    server.wait_for_state("N", "SUCCESS")
+    assert server.field("L", "deliveries") == "0"
+    assert "comes back" not in node.text()
