@@ -177,7 +177,7 @@ CONTROLS: dict[str, Control] = {
                 (r"if owners\[i\] == node \.\. ' ' \.\. fence then", "if owners[i] then"),
             )
         },
-        emphasis=LOSSES,
+        emphasis={"fault_rate": 0.3, "nodes": 2, "often": {"push": 20, "restart": 40}},
     ),
     "guard of park": Control(
         (TWICE, TWICE_HERE, LOST, OLDER, NO_REST),
@@ -221,10 +221,17 @@ CONTROLS: dict[str, Control] = {
     "sequence in reap": Control(
         (LIVE_REAPED,),
         {"reap": but((r"if status == ARGV\[2\] then", "if string.sub(status, 1, 1) ~= '-' then"))},
-        emphasis={"slowest": 3.0, "nodes": 3, "fault_rate": 0.0, "often": {"cut": 30, "kill": 0, "freeze": 0}},
+        emphasis={
+            "slowness": 0.15,
+            "slowest": 2.0,
+            "nodes": 3,
+            "fault_rate": 0.0,
+            "often": {"cut": 60, "kill": 0, "freeze": 0, "outage": 0},
+        },
     ),
-    "compare in reap": Control(
-        (LOST, NO_REST, STALE, OLDER), {"reap": but((OWNED, "true"))}, emphasis=KILLS, failover=True
+    "owner in reap": Control(
+        scripts={"reap": but((OWNED, "true"))},
+        why_not="all scripts change `claims` and `of:<node>` together; it guards against what people write there",
     ),
     "nudge": Control(
         scripts={"nudge": but((r"if redis\.call\('HEXISTS', [^\n]*", "if true then return 0 end"))},

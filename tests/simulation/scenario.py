@@ -122,7 +122,7 @@ def _id_raw(rng: Random, ids: int) -> tuple[Any, ...]:
 
 
 def _node_seconds(rng: Random, _ids: int) -> tuple[Any, ...]:
-    return rng.randrange(8), rng.choice((0.5, 2.0, 3.0, 4.0, 7.0, 10.0))
+    return rng.randrange(8), rng.choice((0.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0))
 
 
 DRAW: dict[str, Callable[[Random, int], tuple[Any, ...]]] = {
