@@ -194,7 +194,7 @@ class Floor:
         return [reply[i : i + 5] for i in range(1, len(reply), 5)]
 
     def _begin(self, claims: list[list[bytes]]) -> list[list[Any]]:
-        args: list[Any] = [self.node, QUEUE.key, QUEUE.key, MOST_DELIVERIES, MOST_DATA]
+        args: list[Any] = [self.node, QUEUE.key, QUEUE.key, MOST_DELIVERIES, MOST_DATA, "", ""]
         for _, fence, lost, _, early in claims:
             args += (fence, lost, early)
         return list(self.intake.call("begin", [KEYS.task(claim[0]) for claim in claims], args))

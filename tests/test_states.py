@@ -364,23 +364,6 @@ def test_a_run_that_has_lasted_makes_its_task_clean_again(task):
     assert task.records.survive(A, Q, [(b"U", b"20")]) == [0]
 
 
-def test_one_answer_holds_so_much_data_and_the_rest_is_asked_for_again(task):
-    ids = [b"%d" % number for number in range(6)]
-    sizes = [0, 20_000_000, 1_000_000, 0, 9_000_000, 8_000_000]
-    for name, size in zip(ids, sizes, strict=True):
-        task.server.redis.hset(b"task-" + name, mapping={"task": "noop", "data": "x" * size, "": "another field"})
-    rows = [(name, b"20", b"0", b"0") for name in ids]
-    seen = []
-    while rows:
-        answers = task.records.begin(A, Q, rows, 5, 2**25)
-        assert [answer[3] for answer in answers] == [sizes[int(row[0])] for row in rows]
-        got = [row[0] for row, answer in zip(rows, answers, strict=True) if answer[2] is not None or not answer[3]]
-        assert all(answer[2] is None or len(answer[2]) == answer[3] for answer in answers)
-        seen.append(got)
-        rows = [row for row in rows if row[0] not in got]
-    assert seen == [[b"0", b"1", b"3"], [b"2", b"4"], [b"5"]]
-
-
 # finish
 
 

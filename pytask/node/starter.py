@@ -10,6 +10,7 @@ from pytask import points, wire
 from pytask.errors import StoreError
 from pytask.keys import QueueKeys, flaw_of_id
 from pytask.node.closing import Closing
+from pytask.node.outbox import MOST_BYTES, iter_batches
 from pytask.node.probation import Probation
 from pytask.node.report import Report
 from pytask.node.run import BEGIN, RUN, Run
@@ -93,28 +94,35 @@ class Starter:
         return run
 
     def begin(self, queue: QueueKeys, node: bytes, runs: Sequence[Run], wish: str = "") -> None:
-        """Ask the records, and act on the answers; `wish` is that of `Records.begin`."""
-        while runs:
-            runs = self._begin(queue, node, runs, wish)
+        """Ask the records, and act on the answers; `wish` is that of `Records.begin`.
 
-    def _begin(self, queue: QueueKeys, node: bytes, runs: Sequence[Run], wish: str) -> list[Run]:
-        """Those whose data did not fit into the answer: to be asked for again, when this batch has been read."""
+        The data in one answer is bounded: a task whose share of that does not suffice is asked for again, with few
+        others. By then its record is RUNNING, and says the same again.
+        """
+        most = self.state.settings.max_data
+        large = self._begin(queue, node, runs, wish, min(most, MOST_BYTES // len(runs)))
+        for part in iter_batches([(run, run.size) for run in large], int):
+            self._begin(queue, node, [run for run, _ in part], wish, most)
+
+    def _begin(self, queue: QueueKeys, node: bytes, runs: Sequence[Run], wish: str, most: int) -> list[Run]:
+        """Begin runs with at most so many bytes of data each; returns those that have more of it."""
         settings, registry = self.state.settings, self.state.registry
         rows = [(run.id, run.claim.fence, run.claim.lost, run.claim.early) for run in runs]
         points.reach("before-begin")
         answers = self.state.store.records.begin(
-            node, queue.key, rows, settings.max_deliveries, settings.max_data, self._names_once(), wish
+            node, queue.key, rows, settings.max_deliveries, most, self._names_once(), wish
         )
         points.reach("after-begin")
-        later = []
+        large = []
         for run, answer in zip(runs, answers, strict=True):
             if not registry.holds(run):
                 continue
-            if answer[0] == b"run" and answer[2] is None and 0 < answer[3] <= settings.max_data:
-                later.append(run)
+            if answer[0] == b"run" and most < answer[3] <= settings.max_data:
+                run.size = answer[3]
+                large.append(run)
             else:
                 self._answers[answer[0]](run, answer)
-        return later
+        return large
 
     def _names_once(self) -> str:
         """The tasks of this node that may start only once, as their classes say; names have no spaces."""

@@ -1,18 +1,17 @@
 -- begin: may this claim run its task? The record decides, and is marked RUNNING where it may.
 -- KEYS  task, ...   (all in one slot on a cluster)
 -- ARGV  1 node, 2 key of the queue, 3 key of the default queue, 4 how many deaths may count against a task, 5 most bytes
---       of data, 6 what the node wants: '', 'granted' (start it though it is on probation) or 'stop' (do not start it),
+--       of data in the answer, 6 what the node wants: '', 'granted' (start it though it is on probation) or 'stop' (do not start it),
 --       7 names of tasks that may start only once, with spaces between, then for each task: fence, lost, early
 -- Returns for each, the first that applies:
 --   {'missing'}  {'wrong'} (no hash)  {'stale', fence}  {'tail', state, due, cleanup}  {'ended', state}  {'early'}
 --   {'elsewhere', key of the other queue}
 --   {'probation', suspect, now}: it may start when the node has room for one like it
 --   {'run', task, data, bytes of data, attempt, deliveries, cleanup, suspect, once}; data is false where it is absent or
---     too large, or where this call has read BUDGET bytes: then call again for it. once: 1 where it may start only once
+--     too large; once is 1 where it may start only once
 -- A second run with the same fence answers `run`, `probation` or `tail` again and changes nothing.
 local node, queue, first, limit, most = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local wish = ARGV[6]
-local BUDGET = 16777216 -- bytes of data in one answer, beyond the first task's
 local CAREFUL = math.max(math.min(limit - 1, 2), 1) -- from so many counted deaths on a task starts on probation
 local ONCE = {}
 for name in string.gmatch(ARGV[7], '%S+') do ONCE[name] = true end
@@ -53,10 +52,8 @@ local function running(attempt)
   return event
 end
 
-local read = 0 -- bytes of data in the answers so far
-local function run(h, size, fits, attempt, deliveries, suspect, once)
-  local data = fits and h[15] or false
-  if data then read = read + size end
+local function run(h, size, attempt, deliveries, suspect, once)
+  local data = size <= most and h[15] or false
   return {'run', h[12] and string.sub(h[12], 1, 256) or false, data, size, attempt, deliveries, h[13] or '',
     suspect, once and 1 or 0}
 end
@@ -64,9 +61,8 @@ end
 local function begin(key, fence, lost, early)
   local size = redis.pcall('HSTRLEN', key, 'data')
   if type(size) == 'table' then return {'wrong'} end
-  local fits = size <= most and (read == 0 or read + size <= BUDGET)
   local h = redis.call('HMGET', key, 'state', 'fence', 'closed', 'node', 'at', 'control', 'deliveries', 'due',
-    'due_used', 'expires', 'attempt', 'task', 'cleanup', 'created', fits and 'data' or '', 'local', 'suspect',
+    'due_used', 'expires', 'attempt', 'task', 'cleanup', 'created', size <= most and 'data' or '', 'local', 'suspect',
     'rescheduling')
   local state, last, closed, at = h[1] or 'WAIT', whole(h[2], 16), h[3], h[5]
   if last > latest then last = 0 end
@@ -80,7 +76,7 @@ local function begin(key, fence, lost, early)
   local once = h[18] == 'false' or (h[18] ~= 'true' and h[12] and ONCE[h[12]])
   if ours then
     if closed ~= fence then
-      return run(h, size, fits, math.max(whole(h[11], 9), 1), deliveries, suspect, once)
+      return run(h, size, math.max(whole(h[11], 9), 1), deliveries, suspect, once)
     end
     if state == 'WAIT' and suspect >= CAREFUL then return {'probation', suspect, now} end
     return {'tail', state, when(h[8]), h[13] or ''}
@@ -135,7 +131,7 @@ local function begin(key, fence, lost, early)
   if h[11] then redis.call('HDEL', key, 'output', 'ended') end
   redis.call('PERSIST', key)
   redis.call('PUBLISH', key, running(attempt))
-  return run(h, size, fits, attempt, deliveries, suspect, once)
+  return run(h, size, attempt, deliveries, suspect, once)
 end
 
 local out = {}
