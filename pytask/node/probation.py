@@ -158,7 +158,7 @@ class Probation(Service):
         while self._waiting and self.state.accepting.is_set():
             run = self._waiting[0][1]
             if self._still_waits(run):
-                if not self._has_room(run):
+                if run.stop_wanted or not self._has_room(run):
                     break  # nobody overtakes it: it would wait for ever where it must be alone
                 self._inside[run] = run.suspect
                 chosen.append(run)
