@@ -28,6 +28,8 @@ POINTS: Final = (
     "after-reap",
     "before-adoption",
     "after-adoption",
+    "before-rescue",
+    "after-rescue",
 )
 """Every name that `reach` is called with, in the order of a task's life."""
 

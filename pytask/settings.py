@@ -117,12 +117,7 @@ _ROWS = (
     _duration("result_ttl", 3600.0, "How long the record of a success is kept; 0 removes it at once."),
     _duration("failure_ttl", 604_800.0, "How long the record of a failure is kept; 0 removes it at once."),
     _duration("sweep_interval", 60.0, "How often one node looks for tasks that were lost; 0: never.", 0, 86_400),
-    Setting(
-        "callable_prefixes",
-        "dotted paths",
-        (),
-        "What tasks may call by path: these, and all below them (nothing uses it yet).",
-    ),
+    Setting("callable_prefixes", "dotted paths", (), "What tasks may call by path, and all below (not used yet)."),
     Setting("durable", "boolean", False, "Whether a write counts only when a replica has confirmed it (`WAIT`)."),
     Setting("local_tasks", "boolean", True, "Whether the node runs Monitor, Cleanup and Sweep by itself."),
 )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 
 import pytest
-from conftest import wait_until
+from conftest import HERE, wait_until
 from moves import A, Broom
 from terminal import Terminal
 
@@ -63,6 +64,27 @@ def test_one_node_sweeps_and_another_takes_over_when_it_dies(server, start_node)
     server.wait_for_state("U", "SUCCESS", deadline=30)
     other.wait_for_log("the sweep has put back")
     assert lease_of(server) == other.node_id
+
+
+@pytest.mark.parametrize("point", ["before-rescue", "after-rescue"])
+def test_a_node_that_dies_while_it_puts_back_loses_nothing(server, start_node, tmp_path, monkeypatch, point):
+    monkeypatch.setenv("PYTHONPATH", f"{HERE}:{os.environ.get('PYTHONPATH', '')}")
+    (tmp_path / "dying.py").write_text(
+        "import os, signal\n"
+        "from nodeapp import app\n"
+        "from pytask import points\n"
+        f"points.reach = lambda name: name == {point!r} and os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    first = start_node("--path", str(tmp_path), app="dying:app", **FAST)
+    wait_until(lambda: lease_of(server) == first.node_id)
+    for n in range(3):
+        server.redis.hset(f"task-T{n}", mapping={"task": "sleep", "state": "WAIT"})
+    first.wait()
+    start_node(**FAST)
+    for n in range(3):
+        server.wait_for_state(f"T{n}", "SUCCESS", deadline=30)
+        assert server.redis.llen(f"runs:T{n}") == 1
+    server.wait_until_idle()
 
 
 def test_a_busy_system_is_left_alone(server, start_node, app, events):

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
-from pytask import states
+from pytask import points, states
 from pytask.errors import StoreRefused
 from pytask.store.store import Store
 from pytask.store.sweep import CHUNK, Found, Record, Rescue
@@ -296,7 +296,9 @@ class Sweeping:
         counts: Counter[str] = Counter()
         for batch in _batches(rows, BATCH):
             self.pace(BATCH)
+            points.reach("before-rescue")
             counts.update(answer.decode() for answer in self.traces.rescue(queue, batch))
+            points.reach("after-rescue")
         return counts
 
     def _disown(self, queue: str, node: bytes) -> int:
