@@ -132,7 +132,7 @@ KEY_TABLE = (
         "string",
         "queue",
         "lease",
-        "`node_timeout`, renewed by its holder",
+        "three times `node_timeout`, renewed by its holder",
         "of the default queue alone: who sweeps",
     ),
     KeyRow(

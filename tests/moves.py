@@ -80,6 +80,12 @@ class Broom(Queue):
 
         return Sweeping(self.store, ("",), pace=lambda _: None, **options).run(pause)
 
+    def sweep_suspects_nothing(self) -> Report:
+        """Not even at its first look."""
+        report = self.sweep_finds_nothing()
+        assert not self.looked_twice
+        return report
+
     def sweep_finds_nothing(self) -> Report:
         before = self.state()
         report = self.sweep()

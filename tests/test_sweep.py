@@ -139,26 +139,25 @@ def test_one_that_waits_is_left_alone_wherever_it_stands(queue):
     for task_id in ids:
         queue.has(task_id, state="WAIT")
     queue.push(*ids)
-    assert queue.sweep_finds_nothing().seen == len(ids)
-    assert not queue.looked_twice
+    assert queue.sweep_suspects_nothing().seen == len(ids)
 
 
 def test_one_that_runs_is_left_alone(queue):
     queue.has("T", state="RUNNING")
     queue.take_one()
-    queue.sweep_finds_nothing()
+    queue.sweep_suspects_nothing()
 
 
 def test_one_that_is_parked_is_left_alone(queue):
     queue.has("T", state="SCHEDULED")
     queue.redis.zadd(queue.keys.due, {"T": 1})
-    queue.sweep_finds_nothing()
+    queue.sweep_suspects_nothing()
 
 
 def test_one_in_the_inbox_of_a_node_is_left_alone(queue):
     queue.has("T", state="WAIT")
     queue.redis.lpush(queue.keys.inbox(A), "T")
-    queue.sweep_finds_nothing()
+    queue.sweep_suspects_nothing()
 
 
 @pytest.mark.parametrize("field", [A, b"-" + A], ids=["value", "field"])
@@ -168,17 +167,17 @@ def test_one_whose_node_is_being_reaped_is_left_alone(queue, field):
     queue.take_one()
     queue.redis.delete(queue.keys.nodes)
     queue.redis.hset(queue.keys.nodes, field, "-5")
-    queue.sweep_finds_nothing()
+    queue.sweep_suspects_nothing()
 
 
 def test_a_record_of_a_local_task_is_left_alone(queue):
     queue.has("pytask/monitor@x", state="RUNNING", local="1")
-    queue.sweep_finds_nothing()
+    queue.sweep_suspects_nothing()
 
 
 def test_a_hash_that_is_no_record_of_a_task_is_left_alone(queue):
     queue.redis.hset("task-config", mapping={"state": "RUNNING", "colour": "blue"})
-    assert queue.sweep_finds_nothing().unpushed == 0
+    assert queue.sweep_suspects_nothing().unpushed == 0
 
 
 # Seen twice, the same.
@@ -294,7 +293,7 @@ def test_marks_of_a_long_queue_are_left_alone(queue):
     ids = [f"t{n}".encode() for n in range(3000)]
     queue.redis.hset(queue.keys.claims, mapping=dict.fromkeys(ids, "-back"))
     queue.push(*ids)
-    queue.sweep_finds_nothing()
+    queue.sweep_suspects_nothing()
 
 
 def test_a_whole_slot_that_was_lost_comes_back(queue):
@@ -332,7 +331,7 @@ def test_what_an_unknown_cleanup_had_taken_is_back_in_end_task(queue):
     queue.store.endings.take(b"here", 10)
     assert queue.sweep().endings == 1
     assert queue.redis.lrange("end-task", 0, -1) == [b"T"]
-    queue.sweep_finds_nothing()
+    queue.sweep_suspects_nothing()
 
 
 # Hostile records.
@@ -444,6 +443,7 @@ def test_rescue_does_not_search_a_long_queue(queue):
 
 def test_rescue_refuses_before_its_first_write_where_the_queue_is_no_list(queue):
     queue.redis.set("new-task", "x")
+    queue.redis.hset(queue.keys.claims, "T", B + b" 7")
     before = queue.state()
     with pytest.raises(Exception, match="WRONGTYPE"):
         queue.store.traces.rescue("", [Rescue(b"T")])

@@ -23,6 +23,7 @@ log = logging.getLogger("pytask.sweep")
 RATE = 5_000  # records a second: a percent or two of a server, and of the node
 LEAST_SLEEP = 0.005  # seconds: shorter ones are saved up
 RETRY_DELAY = 1.0  # seconds
+LEASE = 3  # times node_timeout
 
 
 class Deposed(Exception):
@@ -80,18 +81,19 @@ class Sweep(Task):
             level = logging.DEBUG if isinstance(error, StoreUnavailable) else logging.ERROR
             log.log(level, "the sweep starts over: %s", wire.shown(str(error), 200))
             return RETRY_DELAY
-        return min(self.node_timeout / 3, max(self._next - time.monotonic(), LEAST_SLEEP))
+        return min(self.node_timeout, max(self._next - time.monotonic(), LEAST_SLEEP))
 
     def _hold(self) -> bool:
         """Have the lease; it is renewed when a third of it has passed."""
         now = time.monotonic()
-        if now < self._held_until - 2 / 3 * self.node_timeout:
+        lease = LEASE * self.node_timeout
+        if now < self._held_until - 2 / 3 * lease:
             return True
         was_held = now < self._held_until
-        if not self.store.traces.hold_lease(self.name, self.node_timeout):
+        if not self.store.traces.hold_lease(self.name, lease):
             self._held_until = 0.0
             return False
-        self._held_until = now + self.node_timeout
+        self._held_until = now + lease
         if not was_held:  # new in office: do not sweep at once, nodes may be starting everywhere
             self._next = now + min(self.interval, self.node_timeout)
         return True
@@ -119,7 +121,7 @@ class Sweep(Task):
             left = end - time.monotonic()
             if left <= 0:
                 return
-            time.sleep(min(left, self.node_timeout / 3))
+            time.sleep(min(left, self.node_timeout))
 
     def _tell(self, report: Report) -> None:
         if report.repaired:
