@@ -17,9 +17,11 @@ from typing import Any
 
 import pytest
 import redis
+from chaos.servers import ServerProcess, find_ports
 from conftest import Server, wait_until
 
 from pytask import PyTask, keys
+from pytask.embedded import find_binary
 from pytask.errors import StoreRefused, TaskNotFoundError
 from pytask.store.scripts import script, script_names
 
@@ -90,9 +92,14 @@ class Users:
 
     def refused(self) -> set[str]:
         """What the server refused, but for what the page says is done without."""
-        rows = [{str(k): _text(v) for k, v in row.items()} for row in self.redis.acl_log()]
-        seen = {f"{row['username']}: {row['reason']} {row['object']} ({row['context']})" for row in rows}
-        return {row for row in seen if not any(f" {name} " in row for name in DONE_WITHOUT)}
+        return refused_by(self.redis)
+
+
+def refused_by(client: redis.Redis) -> set[str]:
+    rows = [{str(k): _text(v) for k, v in row.items()} for row in client.acl_log()]
+    client.close()
+    seen = {f"{row['username']}: {row['reason']} {row['object']} ({row['context']})" for row in rows}
+    return {row for row in seen if not any(f" {name} " in row for name in DONE_WITHOUT)}
 
 
 def _text(value: Any) -> str:
@@ -219,10 +226,14 @@ def test_without_any_one_of_its_rights_some_helper_or_command_is_refused(users, 
     users.set_without("pytask-helper", right)
     users.redis.script_flush()
     app = PyTask(users.url("pytask-helper"))
-    # the scripts take what they must not read for a record that is none
-    with pytest.raises((StoreRefused, TaskNotFoundError, redis.exceptions.NoPermissionError)):
+
+    def do_everything() -> None:
         every_helper(app)
         watch(users.client("pytask-helper"))
+
+    # the scripts take what they must not read for a record that is none
+    with pytest.raises((StoreRefused, TaskNotFoundError, redis.exceptions.NoPermissionError)):
+        do_everything()
     app.close()
 
 
@@ -326,6 +337,59 @@ def test_a_node_lives_its_whole_life_with_these_rights(users, start_node, namesp
     assert not users.refused()
 
 
+@pytest.fixture
+def cluster(tmp_path) -> Iterator[list[ServerProcess]]:
+    """Three masters, with the users of the page."""
+    options = {"cluster-enabled": "yes", "cluster-node-timeout": "2000", "save": "", "protected-mode": "no"}
+    ports = find_ports(3)
+    servers = [ServerProcess(find_binary(), tmp_path / str(port), port, options) for port in ports]
+    try:
+        for number, server in enumerate(servers):
+            server.start()
+            with server.client() as client:
+                first, last = 5462 * number, min(5462 * (number + 1), 16384) - 1
+                client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+                client.execute_command("CLUSTER", "MEET", "127.0.0.1", ports[0])
+                for language in ("acl", "acl-cluster"):
+                    for user, words in of_page(language).items():
+                        client.execute_command("ACL", "SETUSER", user, *words)
+        for server in servers:
+            with server.client() as client:
+                wait_until(lambda client=client: client.cluster("info")["cluster_state"] == "ok")
+        yield servers
+    finally:
+        for server in servers:
+            server.kill()
+
+
+def test_on_a_cluster_the_users_have_what_they_need_too(cluster, start_node):
+    ports = [server.port for server in cluster]
+    node = start_node(
+        "-u", f"redis+cluster://pytask-node:node-password@127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}",
+        "-q", "default", "-q", "mail", "--grace", "0", result_ttl="0",
+    )  # fmt: skip
+    with redis.RedisCluster(
+        host="127.0.0.1", port=ports[2], username="pytask-producer", password="producer-password", driver_info=None
+    ) as producer:
+        for n in range(20):
+            producer.hset(f"task-{n}", "task", "echo")
+            producer.lpush("new-task:mail" if n % 2 else "new-task", n)
+        producer.hset("task-L", "task", "loop")
+        producer.lpush("new-task", "L")
+        administrator = redis.RedisCluster(host="127.0.0.1", port=ports[0])
+        wait_until(lambda: not administrator.exists(*[f"task-{n}" for n in range(20)]), "Cleanup has removed them")
+        wait_until(lambda: administrator.hget("task-L", "state") == b"RUNNING")
+        producer.publish("task-L-control", "stop")
+        wait_until(lambda: administrator.hget("task-L", "state") == b"STOPPED")
+        administrator.close()
+    app = PyTask(f"redis+cluster://pytask-helper:helper-password@127.0.0.1:{ports[1]}")
+    app.helpers.restart_task("L")
+    assert app.helpers.get_nodes()
+    app.close()
+    assert node.terminate() == 0
+    assert not set().union(*(refused_by(server.client()) for server in cluster))
+
+
 @pytest.mark.alone
 def test_a_node_that_was_frozen_comes_back_with_these_rights(users, start_node):
     life = Life(users, start_node, "")
@@ -388,7 +452,8 @@ def keys_of_a_queue(queue: str) -> set[str]:
 
 def test_a_node_may_use_the_keys_of_the_table_and_every_pattern_is_needed():
     needed = keys_of_a_queue("new-task") | keys_of_a_queue("new-task:mail")
-    matches = {name: {key for key in needed if glob(name).fullmatch(key)} for name in patterns_of("pytask-node", "~")}
+    patterns = patterns_of("pytask-node", "~")
+    matches = {name: {key for key in needed if glob(name).fullmatch(key)} for name in patterns}
     assert set().union(*matches.values()) == needed
     for name, own in matches.items():
         others = set().union(*(found for other, found in matches.items() if other != name))
@@ -433,7 +498,9 @@ def test_a_node_takes_its_password_from_a_file(users, start_node, tmp_path):
     assert not users.refused()
 
 
-@pytest.mark.parametrize("right", ["+hset", "~{new-task}:*", "+psubscribe", "&task-*-control", "+evalsha", "+script|load"])
+@pytest.mark.parametrize(
+    "right", ["+hset", "~{new-task}:*", "+psubscribe", "&task-*-control", "+evalsha", "+script|load"]
+)
 def test_a_node_without_a_right_that_it_needs_at_its_start_is_one_line_and_status_3(users, start_node, right):
     users.set_without("pytask-node", right)
     users.redis.script_flush()

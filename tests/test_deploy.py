@@ -34,8 +34,9 @@ def run(*command: str) -> str:
 def compose_command() -> list[str]:
     if shutil.which("docker-compose"):
         return ["docker-compose"]
-    if shutil.which("docker") and subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0:
-        return ["docker", "compose"]
+    command = ["docker", "compose"]
+    if shutil.which("docker") and subprocess.run([*command, "version"], capture_output=True).returncode == 0:
+        return command
     pytest.skip("docker compose is not installed")
 
 
@@ -52,8 +53,8 @@ def test_kustomize_makes_all_objects():
     made = run("kubectl", "kustomize", str(KUBERNETES))
     kinds = re.findall(r"^kind: (\w+)$", made, re.M)
     assert sorted(kinds) == [
-        "Deployment", "Job", "Namespace", "PodDisruptionBudget", "PodDisruptionBudget", "Secret", "Secret", "Secret",
-        "Service", "StatefulSet",
+        "Deployment", "Job", "Namespace", "PodDisruptionBudget", "PodDisruptionBudget",
+        "Secret", "Secret", "Secret", "Service", "StatefulSet",
     ]  # fmt: skip
     assert all(name in made for name in re.findall(r"secretName: (\S+)", made))
 
@@ -93,9 +94,8 @@ def test_a_server_takes_the_file_of_users(tmp_path):
     with subprocess.Popen([*command, "--save", "", "--dir", str(tmp_path)], stdout=subprocess.DEVNULL) as process:
         try:
             wait_until(lambda: socket.exists() or process.poll() is not None)
-            with redis.Redis(unix_socket_path=str(socket)) as nobody:
-                with pytest.raises(redis.AuthenticationError):
-                    nobody.ping()
+            with redis.Redis(unix_socket_path=str(socket)) as nobody, pytest.raises(redis.AuthenticationError):
+                nobody.ping()
             url = f"unix://pytask-producer:producer-password@{socket}"
             with redis.Redis.from_url(url, driver_info=None, protocol=2) as producer:
                 assert producer.lpush("new-task", "T") == 1

@@ -172,7 +172,7 @@ class Node:
             delay = min(delay * 2, 1.0)
 
     def _try_rights(self) -> None:
-        """Raise StoreRefused now for a user that may not subscribe or run scripts, instead of failing ever after."""
+        """Raise StoreRefused now for a user that may not subscribe or run scripts: it would fail for ever."""
         self._listen([], [self.store.keys.control_pattern]).close()
         for queue in self.state.queue_names:
             self.store.claims(queue).promote(0)
