@@ -16,12 +16,15 @@ controls.apply(os.environ.get(controls.VARIABLE, ""))
 
 @app.add_task
 class Work(Task):
-    """Works for a while, tells so often of its progress, and returns the fence of its run."""
+    """Works for a while, tells so often of its progress, and returns the fence of its run.
+
+    `again`: seconds of a run that follows the death of a node, where it differs.
+    """
 
     NAME = "work"
 
-    def __init__(self, seconds: float = 0.1, events: int = 0) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float = 0.1, events: int = 0, again: float | None = None) -> None:
+        self.seconds = seconds if again is None or not self.deliveries else again
         self.events = events
 
     def start(self) -> dict[str, int]:

@@ -1,0 +1,112 @@
+"""The reply of every script, and of every plain command that moves an id, is lost once: the end state is the same."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from chaos.proxy import CLOSE, SILENCE, Proxy
+from chaos.rig import Rig, wait_for
+
+from pytask.store.scripts import script_names
+
+COMMANDS = ["BLMOVE new-task", "LPUSH new-task", "LPUSH end-task", "HSET {new-task}:nodes"]
+
+
+class Tour(Rig):
+    """Work that needs every script; all of it goes through a proxy."""
+
+    def __init__(self, proxy_how: str, kind: str = "valkey") -> None:
+        super().__init__(kind, node_timeout=4, unknown_wait=2)
+        self.proxy = Proxy(self.server.server.port, proxy_how)
+        self.url = self.proxy.url
+
+    def __enter__(self):
+        self.proxy.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self.proxy.__exit__(*error)
+
+    def plain_work(self) -> None:
+        self.create(30, seconds=0.2, events=3)
+        self.create(5, due=0.5)
+
+    def late_records(self) -> None:
+        """Pushes whose hash comes late: `miss`."""
+        for number in range(3):
+            self.app.helpers.store.queues.push("", [f"late{number}".encode()])
+        time.sleep(0.5)
+        for number in range(3):
+            self.redis.hset(f"task-late{number}", mapping={"task": "work", "data": "{}"})
+            self.ids.append(f"late{number}")
+
+    def unknown_task(self) -> None:
+        self.redis.hset("task-nobody", "task", "nobody")
+        self.redis.lpush("new-task", "nobody")
+        self.ids.append("nobody")
+        self.expected["nobody"] = "EXCEPTION"
+
+    def lost_claims(self) -> None:
+        """Claims that the server forgets while their tasks run, as a failover would: `hold`."""
+        ids = self.create(3, seconds=16)  # long enough for `hold` to lose a reply first
+        self.wait_for_state(ids, "RUNNING")
+        for task_id in ids:
+            node = self.redis.hget(f"task-{task_id}", "node").decode()
+            self.redis.hdel("{new-task}:claims", task_id)
+            self.redis.hdel("{new-task}:of:" + node, task_id)
+
+    def high_fences(self) -> None:
+        """Records that have seen a higher fence, as after a failover: `renew`."""
+        for number in range(3):
+            fields = {"task": "work", "data": "{}", "fence": f"{(time.time() + 30) * 1e6:.0f}"}
+            self.redis.hset(f"task-high{number}", mapping=fields)
+            self.redis.lpush("new-task", f"high{number}")
+            self.ids.append(f"high{number}")
+
+    def stops(self) -> None:
+        """A task that runs is stopped, and one that waits for its time; the latter runs again at once."""
+        helpers = self.app.helpers
+        endless = ["forever0", "forever1"]
+        for task_id in endless:
+            helpers.start_task("forever", task_id=task_id)
+            self.ids.append(task_id)
+            self.expected[task_id] = "STOPPED"
+        (parked,) = self.create(1, due=3600)
+        self.wait_for_state(endless, "RUNNING")
+        self.wait_for_state([parked], "SCHEDULED")
+        for task_id in (*endless, parked):
+            helpers.stop_task(task_id)  # may answer False: a stop whose reply was lost was obeyed meanwhile
+        self.wait_for_state([*endless, parked], "STOPPED")
+        helpers.restart_task(parked)
+
+    def death(self) -> None:
+        """A node dies: `reap`, `orphan`, `return_ended`."""
+        self.wait_until_seen()
+        victim = self.fleet.nodes[0]
+        self.create(20, seconds=1)
+        time.sleep(0.3)
+        self.kill(victim)
+
+
+@pytest.mark.parametrize("how", [CLOSE, SILENCE])
+def test_the_reply_of_every_script_is_lost_once(how):
+    with Tour(how) as tour:
+        names = [*script_names(), *COMMANDS]
+        tour.proxy.lose(names)
+        tour.start_node()
+        tour.start_node()
+        tour.plain_work()
+        tour.high_fences()
+        tour.unknown_task()
+        tour.lost_claims()
+        tour.late_records()
+        tour.stops()
+        tour.death()
+        verdict = tour.check(40, more_ends=1)
+        told = f"{verdict.text()}\nlost in this order: {tour.proxy.lost}\n{tour.story()}"
+        assert not verdict.problems, told
+        wait_for(lambda: not tour.proxy.left, f"replies of {tour.proxy.left} were never sent:\n{told}", 20)
+        assert sorted(tour.proxy.lost) == sorted(names)
+        assert tour.fleet.stop() == [0]
