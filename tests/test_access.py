@@ -240,24 +240,19 @@ def test_without_any_one_of_its_rights_some_helper_or_command_is_refused(users, 
 def test_the_client_commands_work_as_a_helper(users, start_node):
     start_node()
     environ = {**os.environ, "PYTASK_REDIS_URL": users.url("pytask-helper")}
-    run = _command(environ)
-    run("start", "loop", "text=hi", "--id", "L")
+    run_command(environ, "start", "loop", "text=hi", "--id", "L")
     wait_until(lambda: users.redis.hget("task-L", "state") == b"RUNNING")
     for words in (("show", "L"), ("reload", "L"), ("stop", "L")):
-        run(*words)
+        run_command(environ, *words)
     wait_until(lambda: users.redis.hget("task-L", "state") == b"STOPPED")
-    run("restart", "L")
+    run_command(environ, "restart", "L")
     assert not users.refused()
 
 
-def _command(environ: dict[str, str]) -> Callable[..., None]:
-    def run(*words: str) -> None:
-        ended = subprocess.run(
-            [sys.executable, "-m", "pytask", *words], env=environ, capture_output=True, text=True, timeout=30
-        )
-        assert ended.returncode == 0, ended.stderr
-
-    return run
+def run_command(environ: dict[str, str], *words: str) -> None:
+    command = [sys.executable, "-m", "pytask", *words]
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
 
 
 # A node.
@@ -334,6 +329,22 @@ def test_a_node_lives_its_whole_life_with_these_rights(users, start_node, namesp
     wait_until(lambda: life.field("long", "deliveries") == "1", "the other one has it", 30)
     assert second.terminate() == 0
     assert life.field("long") == "WAIT"
+    assert not users.refused()
+
+
+def test_the_sweep_has_the_rights_that_it_needs(users, start_node, server):
+    """A record that waits and stands nowhere, and ids of a node that nobody knows: both run."""
+    start_node("-u", users.url("pytask-node"), node_timeout="2", sweep_interval="1")
+    server.redis.hset("task-nowhere", mapping={"task": "noop", "state": "WAIT"})
+    for task_id in ("claimed", "handed"):
+        server.redis.hset(f"task-{task_id}", mapping={"task": "noop", "state": "WAIT"})
+    server.redis.hset("{new-task}:claims", "claimed", "gone:1:ab 7")
+    server.redis.hset("{new-task}:of:gone:1:ab", "claimed", "7 0 push 0")
+    server.redis.lpush("{new-task}:inbox:gone:1:ab", "handed")
+    for task_id in ("nowhere", "claimed", "handed"):
+        server.wait_for_state(task_id, "SUCCESS", deadline=40)
+    assert not users.refused()
+    run_command({**os.environ, "PYTASK_REDIS_URL": users.url("pytask-node")}, "sweep", "--json")
     assert not users.refused()
 
 
