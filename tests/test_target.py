@@ -14,6 +14,9 @@ from pytask.embedded import EmbeddedServer
 from pytask.errors import ConfigurationError, StoreRefused, StoreUnavailable
 from pytask.store.addresses import resolve_target
 from pytask.store.client import Client, passes
+from pytask.store.cluster import ClusterTarget, slots_of
+from pytask.store.sentinel import SentinelTarget
+from pytask.store.servers import key_of
 
 
 @pytest.fixture(scope="module")
@@ -274,3 +277,69 @@ def test_helpers_without_redis_give_up_after_some_seconds():
     with pytest.raises(StoreUnavailable):
         app.helpers.start_task("echo")
     app.close()
+
+
+# Several servers.
+
+
+def test_a_url_names_a_cluster():
+    target = resolve_target(
+        "rediss+cluster://u%40x:p%2Fw@h1:7000,[::1]:7001,h3/?ssl_ca_certs=ca.pem&socket_keepalive=true"
+    )
+    assert isinstance(target, ClusterTarget)
+    assert target.seeds == (("h1", 7000), ("::1", 7001), ("h3", 6379))
+    assert target.connection_class is SSLConnection
+    assert target.arguments == {
+        "username": "u@x", "password": "p/w", "ssl_ca_certs": "ca.pem", "socket_keepalive": True,
+    }  # fmt: skip
+    assert target.address == "cluster h1:7000,::1:7001,h3:6379"
+    assert "p/w" not in repr(target)
+
+
+def test_a_url_names_a_master_and_its_sentinels():
+    url = "redis+sentinel://:pw@h1,h2:5000/main/3?sentinel_username=watch&sentinel_password=spw"
+    target = resolve_target(url)
+    assert isinstance(target, SentinelTarget)
+    assert (target.seeds, target.service) == ((("h1", 26379), ("h2", 5000)), "main")
+    assert target.arguments == {"password": "pw", "db": 3}
+    assert target.guard == {"username": "watch", "password": "spw"}
+    assert target.address == "main of sentinel h1:26379,h2:5000"
+    assert "pw" not in repr(target)
+
+
+def test_sentinels_speak_tls_where_the_servers_do_unless_they_are_told_not_to():
+    url = "rediss+sentinel://h1/main?ssl_ca_certs=ca.pem"
+    assert resolve_target(url).guard == {"ssl": True, "ssl_ca_certs": "ca.pem"}
+    assert resolve_target(url + "&sentinel_ssl=false").guard == {}
+
+
+def test_the_password_of_a_file_is_for_the_servers_of_a_cluster_too():
+    target = resolve_target(["h1:7000"], "file")
+    assert isinstance(target, ClusterTarget)
+    assert target.arguments["password"] == "file"
+
+
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [
+        (("HSET", b"task-a", "x", 1), b"task-a"),
+        (("EVALSHA", "0" * 40, 2, b"new-task", b"x"), b"new-task"),
+        ((b"hget", b"task-a", b"x"), b"task-a"),
+        (("PING",), None),
+        (("SCAN", 0), None),
+        (("OBJECT", "ENCODING", "k"), "k"),
+        (("PUBLISH", b"task-a", b"x"), b"task-a"),
+    ],
+    ids=str,
+)
+def test_a_command_goes_to_the_server_of_its_first_key(command, key):
+    assert key_of(command) == key
+
+
+def test_the_slots_of_a_cluster_are_read_with_the_host_that_was_asked_where_none_is_told():
+    rows = [[0, 100, [b"", 7000, b"id"], [b"10.0.0.2", 7001, b"id"]], [102, 16383, [b"?", 7002, b"id"]]]
+    slots = slots_of(rows, "asked")
+    assert slots.masters[100] == ("asked", 7000)
+    assert slots.masters[101] is None
+    assert slots.masters[16383] == ("asked", 7002)
+    assert slots.known == {("asked", 7000), ("10.0.0.2", 7001), ("asked", 7002)}

@@ -106,8 +106,7 @@ def _from_url_of_many(url: str, kind: str) -> Target:
         path = [unquote(part) for part in parts.path.split("/") if part]
     except ValueError as error:
         raise ConfigurationError(f"the Redis URL is wrong: {type(error).__name__}") from None
-    plain = {"host": "h", **{name: value for name, value in options.items() if not name.startswith(GUARD)}}
-    arguments = _as_redis_py_reads(plain)
+    arguments = _as_redis_py_reads({n: value for n, value in options.items() if not n.startswith(GUARD)})
     if user:
         arguments["username"] = unquote(user)
     if password:
@@ -122,12 +121,21 @@ def _from_url_of_many(url: str, kind: str) -> Target:
         raise ConfigurationError("a Sentinel URL names its master: redis+sentinel://h1:26379,h2:26379/mymaster")
     if len(path) == 2:
         arguments["db"] = _number(path[1], "the database in the Redis URL")
-    return _sentinel(hosts.split(","), path[0], arguments, _as_redis_py_reads({"host": "h", **guard}), secure)
+    of_guard = _of_sentinels(guard, arguments, secure)
+    return _sentinel(hosts.split(","), path[0], arguments, of_guard, secure)
+
+
+def _of_sentinels(options: dict[str, str], arguments: Mapping[str, Any], secure: bool) -> dict[str, Any]:
+    """Arguments for the sentinels; they speak TLS where the servers do, unless `sentinel_ssl=false`."""
+    wants_tls = options.pop("ssl", "true" if secure else "false").lower() in ("true", "1", "yes")
+    own = _as_redis_py_reads(options)
+    if not wants_tls:
+        return own
+    return {**{name: value for name, value in arguments.items() if name.startswith("ssl_")}, **own, "ssl": True}
 
 
 def _as_redis_py_reads(options: Mapping[str, str]) -> dict[str, Any]:
     """Options of a URL in their types, as redis-py reads them."""
-    options = {name: value for name, value in options.items() if name != "host"}
     try:
         arguments = dict(parse_url("redis://h/?" + urlencode(options)))
     except ValueError as error:

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from pytask import PyTask, wire
-
 from chaos import journal
 from chaos.checker import Checker, Verdict, wait_until_ended
 from chaos.faults import Fault
 from chaos.fleet import Fleet, Node
 from chaos.servers import Single
+from pytask import PyTask, wire
 
 PATIENCE = 30.0  # seconds that anything may take on a noisy machine
 
@@ -108,9 +107,7 @@ class Rig:
         """Wait until all has ended, and compare. `more_ends`: how many tasks ended more than once on purpose."""
         left = wait_until_ended(self.server, self.ids, seconds)
         runs = journal.read(self.folder)
-        checker = Checker(
-            self.server, self.ids, runs, self.faults, expected=self.expected, more_ends=more_ends
-        )
+        checker = Checker(self.server, self.ids, runs, self.faults, expected=self.expected, more_ends=more_ends)
         verdict = checker.check()
         verdict.figures["open at the deadline"] = len(left)
         return verdict
