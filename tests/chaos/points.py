@@ -1,6 +1,7 @@
 """How a node of the tests dies, or is held up, at a point: `PYTASK_TEST_POINT=after-claim:2` in its environment.
 
-`<point>:<n>` kills the process when it is there for the nth time; `<point>:<n>:<seconds>` blocks it for so long.
+`<point>:<n>` kills the process when it is there for the nth time; `<point>:<n>:<seconds>` holds the greenlet up
+for so long, and where n is 0, each time.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ def install(text: str) -> None:
 
 
 def make_hook(point: str, count: int, seconds: float | None) -> Callable[[str], None]:
-    """A `reach` that acts when the point is reached for the count-th time, and never again."""
-    left = count
+    """A `reach` that acts when the point is reached for the count-th time; each time where it is 0."""
+    seen = 0
 
     def hook(name: str) -> None:
-        nonlocal left
+        nonlocal seen
         if name == point:
-            left -= 1
-            if left == 0:
+            seen += 1
+            if count in (0, seen):
                 _act(seconds)
 
     return hook

@@ -13,6 +13,7 @@ from chaos.checker import Checker, Verdict, wait_until_ended
 from chaos.faults import Fault
 from chaos.fleet import Fleet, Node
 from chaos.servers import Single
+from chaos.watcher import Watcher
 from pytask import PyTask, wire
 
 PATIENCE = 30.0  # seconds that anything may take on a noisy machine
@@ -45,10 +46,13 @@ class Rig:
         self.redis = self.server.client()
         self.fleet = Fleet(self.url, self.folder, self.settings)
         self.app = PyTask(self.url)
+        self.watcher = Watcher(self.server)
+        self.watcher.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.fleet.close()
+        self.watcher.stop()
         self.app.close()
         self.redis.close()
         self.server.close()
@@ -108,7 +112,7 @@ class Rig:
         left = wait_until_ended(self.server, self.ids, seconds)
         runs = journal.read(self.folder)
         checker = Checker(self.server, self.ids, runs, self.faults, expected=self.expected, more_ends=more_ends)
-        verdict = checker.check()
+        verdict = checker.check(self.watcher.successes)
         verdict.figures["open at the deadline"] = len(left)
         return verdict
 

@@ -1,0 +1,104 @@
+"""Tests of the tests: each story ends well, and does not where the safeguard that it is about is switched off."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from chaos.checker import Verdict
+from chaos.proxy import Proxy
+from chaos.rig import Rig
+
+TRIES = 4  # of a story whose end depends on chance
+
+
+def late_outcomes(control: str) -> Verdict:
+    """A node is frozen with outcomes that it has not sent; others run its tasks; it thaws and sends them."""
+    with Rig(test_control=control) as rig:
+        frozen = rig.start_node(test_point="before-finish:1:2")
+        rig.start_node()
+        rig.wait_until_seen()
+        rig.create(40, seconds=0.2, again=6)
+        time.sleep(0.6)
+        fault = rig.note_fault("freeze", frozen)
+        frozen.freeze()
+        time.sleep(4.5)
+        frozen.thaw()
+        fault.ended = time.monotonic()
+        return rig.check()
+
+
+def hasty_monitor(control: str) -> Verdict:
+    """A Monitor takes nodes for dead that live, and is slow to act: they have beaten since."""
+    with Rig(node_timeout=10, test_control=control) as rig:
+        rig.start_node(local_tasks="false")
+        ids = rig.create(20, seconds=9)
+        rig.wait_for_state(ids, "RUNNING")
+        rig.start_node(test_control=f"hasty,{control}", test_point="before-reap:0:3.5")
+        return rig.check()
+
+
+def short_outages(control: str) -> Verdict:
+    """The server is away for less than a node waits, several times, and all nodes live."""
+    with Rig(node_timeout=10, test_control=control) as rig:
+        for _ in range(3):
+            rig.start_node()
+        ids = rig.create(60, seconds=24)
+        rig.wait_for_state(ids, "RUNNING")
+        rig.wait_until_seen()
+        for _ in range(3):
+            rig.note_fault("outage", None, excuses=False)
+            rig.server.server.kill()
+            time.sleep(3)
+            rig.server.server.start()
+            time.sleep(3)
+        return rig.check(40)
+
+
+def lost_reply_of_a_claim(control: str) -> Verdict:
+    with Rig(test_control=control) as rig, Proxy(rig.server.server.port) as proxy:
+        rig.fleet.start(url=proxy.url, wait=True)
+        proxy.lose(["claim"])
+        rig.create(20, seconds=0.1)
+        return rig.check(12)
+
+
+def lost_reply_of_a_wait(control: str) -> Verdict:
+    with Rig(test_control=control) as rig, Proxy(rig.server.server.port) as proxy:
+        rig.fleet.start(url=proxy.url, wait=True)
+        proxy.lose(["BLMOVE new-task", "BRPOP new-task"])
+        time.sleep(0.5)
+        rig.create(1, seconds=0.1)
+        return rig.check(12)
+
+
+STORIES: dict[str, Callable[[str], Verdict]] = {
+    "fence": late_outcomes,
+    "compare": hasty_monitor,
+    "reset": short_outages,
+    "adoption": lost_reply_of_a_claim,
+    "brpop": lost_reply_of_a_wait,
+}
+COMPLAINTS = {
+    "fence": "two accepted finishes",
+    "compare": "extra run",
+    "reset": "extra run",
+    "adoption": "lost",
+    "brpop": "lost",
+}
+
+
+@pytest.mark.parametrize("control", STORIES)
+def test_the_story_ends_well(control):
+    verdict = STORIES[control]("")
+    assert not verdict.problems, verdict.text()
+
+
+@pytest.mark.parametrize("control", STORIES)
+def test_the_checker_notices_that_a_safeguard_is_off(control):
+    for _ in range(TRIES):
+        verdict = STORIES[control](control)
+        if verdict.count(COMPLAINTS[control]):
+            return
+    pytest.fail(f"{TRIES} times nothing was wrong without the safeguard {control}: {verdict.text()}")
