@@ -132,6 +132,8 @@ class PyTaskHelpers:
             "data": wire.encode_json(dict(data)),
             "created": wire.encode_time(time.time()),
         }
+        if task_id is None:
+            fields["state"] = states.WAIT  # surely new: a push that a failover takes back is found by the sweep
         if not cleanup:
             fields["cleanup"] = "false"
         if rescheduling is not None:

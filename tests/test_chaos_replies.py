@@ -1,4 +1,4 @@
-"""The reply of every script, and of every plain command that moves an id, is lost once: the end state is the same."""
+"""The reply of every script, and of every command that moves an id, is lost once: the end state is the same."""
 
 from __future__ import annotations
 

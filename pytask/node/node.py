@@ -175,7 +175,11 @@ class Node:
         """Raise StoreRefused now for a user that may not subscribe or run scripts: it would fail for ever."""
         self._listen([], [self.store.keys.control_pattern]).close()
         for queue in self.state.queue_names:
-            self.store.claims(queue).promote(0)
+            try:
+                self.store.claims(queue).promote(0)
+            except StoreRefused as error:
+                if "WRONGTYPE" not in str(error):  # a queue that is no list: the others are served all the same
+                    raise
 
     def pause(self) -> None:
         """Take no new tasks; those that run go on."""
