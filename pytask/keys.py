@@ -58,7 +58,7 @@ KEY_TABLE = (
         "queue",
         "claim, release, park, miss, promote, reap, renew, hold, nudge, rescue",
         "while ids are claimed",
-        "id -> `<node> <fence>`, or the mark `-lost <how>` or `-back`",
+        "id -> `<node> <fence>`, or the mark `-lost <how>`, `-lost <how> young` or `-back`",
     ),
     KeyRow(
         "{<q>}:of:<node>",
@@ -74,7 +74,7 @@ KEY_TABLE = (
         "queue",
         "join, beat, reap",
         "while nodes serve the queue",
-        "node -> heartbeat sequence, with a minus while it is reaped",
+        "node -> heartbeat sequence; while it is reaped `-<node>` in its place",
     ),
     KeyRow(
         "{<q>}:gone",
@@ -232,10 +232,6 @@ class QueueKeys:
         """Where a blocking move hands an id to the node."""
         return self.tag + b"inbox:" + node
 
-    def alive(self, node: bytes) -> bytes:
-        """The channel whose only subscriber is the node: its liveness subscription."""
-        return self.tag + b"alive:" + node
-
 
 class Keys:
     """The keys of one namespace: `''`, or a name that stands before every key with a colon."""
@@ -292,6 +288,14 @@ class Keys:
     def node(self, node: bytes) -> bytes:
         """What a node says of itself."""
         return self.prefix + b"node-" + node
+
+    def alive(self, node: bytes) -> bytes:
+        """The channel whose only subscriber is the node: its liveness subscription."""
+        return self.prefix + b"alive-" + node
+
+    def watches(self, node: bytes) -> bytes:
+        """A channel to which the node subscribes as well, where it runs a Monitor."""
+        return self.alive(node) + b":monitor"
 
     def end_of(self, node: bytes) -> bytes:
         """The ended ids that the Cleanup of one node has taken."""

@@ -229,8 +229,8 @@ def changed_by(name: str) -> set[str]:
         if first in ("key", "list"):  # the loop over the task's keys, and the one over inbox and queue
             changed |= {row_of(named[0])} if first == "key" else {row_of("q"), row_of("inbox:<node>")}
         for key in (first, second if command == "LMOVE" else ""):
-            if index := re.fullmatch(r"KEYS\[(\d)\]", key):
-                changed.add(row_of(named[int(index[1]) - 1]))
+            if index := re.fullmatch(r"KEYS\[(\d|i)\]", key):  # i: the first key of each queue, in a loop
+                changed.add(row_of(named[int(index[1].replace("i", "1")) - 1]))
     return changed
 
 
@@ -436,13 +436,13 @@ def test_the_table_of_events_matches_what_a_node_sends(server, start_node, event
         "lost": events.wait_for("poison", "lost"),
         "unknown": events.wait_for("nobody", "unknown"),
     }
-    wait_until(lambda: (of_nodes.read(), of_nodes.seen)[1], "the node tells that it was blocked")
+    wait_until(lambda: (of_nodes.read(), of_nodes.seen)[1], "the node tells that it is blocked")
     arrived["blocked"] = json.loads(of_nodes.seen[0][1])
     of_nodes.close()
     node.terminate()
     arrived["wait"] = events.wait_for("long", "wait")
 
-    assert set(arrived) == set(SENT) | set(OF_NODES)
+    assert set(arrived) == (set(SENT) | set(OF_NODES)) - {"stalled"}  # test_watchdog.py has to break a node for it
     assert arrived["success"] == {"event": "success", "data": {"a": [1]}}
     assert arrived["ignored"]["data"] == {"state": "SUCCESS"}
     assert arrived["unknown"]["data"] == {"task": "no-such-task", "node": node.node_id}

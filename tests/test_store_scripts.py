@@ -65,10 +65,10 @@ def test_a_node_that_is_unknown_or_reaped_claims_nothing(queue):
     before = queue.state()
     with pytest.raises(NodeGone):
         queue.take(B)
-    queue.redis.hset(queue.keys.nodes, B, "-7")
+    queue.redis.hset(queue.keys.nodes, b"-" + B, "7")
     with pytest.raises(NodeGone):
         queue.take(B)
-    queue.redis.hdel(queue.keys.nodes, B)
+    queue.redis.hdel(queue.keys.nodes, b"-" + B)
     assert queue.state() == before
 
 
@@ -376,9 +376,12 @@ def test_a_claim_that_is_anothers_is_not_held(queue, mark):
     before = queue.state()
     assert queue.claims.hold(A, b"T", b"7", b"0") == "taken"
     assert queue.claims.hold(B, b"U", b"7", b"0") == "gone"
-    queue.redis.hset(queue.keys.nodes, A, "-3")
+    sequence = queue.redis.hget(queue.keys.nodes, A)
+    queue.redis.hset(queue.keys.nodes, b"-" + A, sequence)
+    queue.redis.hdel(queue.keys.nodes, A)
     assert queue.claims.hold(A, b"U", b"7", b"0") == "gone"
-    queue.redis.hset(queue.keys.nodes, A, "0")
+    queue.redis.hset(queue.keys.nodes, A, sequence)
+    queue.redis.hdel(queue.keys.nodes, b"-" + A)
     assert queue.state() == before
 
 

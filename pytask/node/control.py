@@ -28,6 +28,7 @@ class Control(Service):
     """The reader."""
 
     name = "control"
+    last_delay = 0.5  # others wait only for a moment for its subscription to stand again
 
     def __init__(
         self,
@@ -47,8 +48,7 @@ class Control(Service):
 
     def run(self) -> None:
         """Subscribe and read, until the connection breaks."""
-        alive = [queue.alive(self.state.id) for queue in self.state.queues.values()]
-        listener = self.make_listener(alive, [self.state.store.keys.control_pattern])
+        listener = self.make_listener(self._channels(), [self.state.store.keys.control_pattern])
         try:
             self.standing.set()
             self.reconcile.want_check()
@@ -59,6 +59,11 @@ class Control(Service):
         finally:
             self.standing.clear()
             listener.close()
+
+    def _channels(self) -> list[bytes]:
+        """What others see of this node: that it lives, and that it watches them."""
+        keys, node = self.state.store.keys, self.state.id
+        return [keys.alive(node), keys.watches(node)] if self.local.runs_monitor else [keys.alive(node)]
 
     def renew(self) -> None:
         """Subscribe anew, under the node's new id."""

@@ -1,8 +1,13 @@
 """Heartbeat: says that the node lives, from a real OS thread with its own hub and connection.
 
 A task that blocks the main hub must not make the node look dead. The thread also watches the main hub:
-blocked for `block_warning` seconds it names the culprit in the log; blocked for `block_timeout` it ends
-the process, so that other nodes take over. It shares plain attributes with the main hub, nothing else.
+blocked for `block_warning` seconds it names the culprit in the log; blocked for `block_timeout` it gives the
+node's tasks back and ends the process, so that other nodes take over. It shares plain attributes with the main
+hub, nothing else.
+
+Beats come every 2 s. Every second one is full: it also asks how the claims stand. While the node works every
+beat is full; while its liveness subscription is down, or its hub is blocked, they come every 0.5 s, since
+Monitors then wait only for a moment (see `pytask.tasks.monitor`).
 """
 
 from __future__ import annotations
@@ -14,21 +19,28 @@ import os
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import Any
 
 import gevent
 from gevent import monkey
 
 from pytask import wire
 from pytask.errors import StoreError
+from pytask.node.run import Run
+from pytask.node.runner import Runner
 from pytask.node.state import NodeState
+from pytask.store.membership import GONE, Pulse, beat_all
 from pytask.store.store import Store
 
 log = logging.getLogger("pytask.node")
 
-BEAT = 1.0  # seconds between beats
+BEAT = 2.0  # seconds between beats, with a node_timeout of 10 or more
+SOON = 1.0  # while something is to be found out
+HURRY = 0.5  # while Monitors cannot see that the node listens
 TICK = 0.25  # seconds between looks at the main hub
 BLOCKED_STATUS = 70  # exit status of a process whose hub was blocked for too long
 
@@ -37,18 +49,23 @@ BLOCKED_STATUS = 70  # exit status of a process whose hub was blocked for too lo
 class Beats:
     """What the thread has learnt. Written by the thread, read by the main hub; each write is one assignment."""
 
-    rounds: int = 0  # how many rounds came through
-    counts: dict[str, tuple[int, list[bytes]]] = field(default_factory=dict)
-    through: float = 0.0  # monotonic second before the last round of beats that all came through was sent
+    rounds: int = 0  # how many full beats came through
+    pulses: dict[str, Pulse] = field(default_factory=dict)  # by queue, of the last full beat
+    through: float = 0.0  # monotonic second before the last beat that came through was sent
     gone: bytes = b""  # the id under which the node was declared dead
 
 
 class Heartbeat:
-    """The thread. `wake` is called in the thread after each round of beats."""
+    """The thread. `wake` is called in the thread after each full beat, and where the node was declared dead.
+
+    `listening` says whether the node's liveness subscription stands; it is called in the thread.
+    """
 
     def __init__(self, state: NodeState, store: Callable[[], Store], wake: Callable[[], None]) -> None:
         self.state = state
         self.beats = Beats()
+        self.listening: Callable[[], bool] = lambda: True
+        self.attentive = False  # written by the main hub: something does not tally, the next full beats come soon
         self._make_store = store
         self._wake = wake
         self._stopping = False
@@ -58,12 +75,14 @@ class Heartbeat:
         self._ticker: gevent.Greenlet | None = None
         self._warned = False
         self._sequence = 0  # kept here, so that a failover of the server cannot bring an old one back
+        self._sent = 0.0
+        self._events: deque[bytes] = deque(maxlen=100)  # from the main hub, sent by the thread
 
     def start(self) -> None:
         """Begin to beat. Safe to repeat."""
         if self._ticker is not None:
             return
-        self.beats.through = time.monotonic()
+        self.beats.through = self._tick = time.monotonic()
         self._main_ident = monkey.get_original("_thread", "get_ident")()
         self._ticker = gevent.spawn(self._show_that_the_hub_turns)
         monkey.get_original("_thread", "start_new_thread")(self._thread, ())
@@ -79,49 +98,77 @@ class Heartbeat:
         self._ticker.kill()
         self._ticker = None
 
+    def tell(self, event: bytes) -> None:
+        """Publish an event of the node soon, on a connection that works where others may not. May be lost."""
+        self._events.append(event)
+
     def _show_that_the_hub_turns(self) -> None:
         while True:
             self._tick = time.monotonic()
             gevent.sleep(TICK)
 
+    # The thread.
+
     def _thread(self) -> None:
         store = self._make_store()
         try:
-            next_beat = 0.0
             while not self._stopping:
-                if time.monotonic() >= next_beat:
-                    next_beat = time.monotonic() + BEAT
-                    self._beat(store)
-                self._watch_the_hub(store)
+                try:
+                    self._turn(store)
+                except Exception as error:  # noqa: BLE001 - without the thread the node would count as dead
+                    _log_aside("the heartbeat failed: %r; it goes on", error)
                 gevent.sleep(TICK)
         finally:
             store.close()
             self._ended = True
 
+    def _turn(self, store: Store) -> None:
+        now = time.monotonic()
+        if now - self._sent >= self._pause(now):
+            self._sent = now
+            self._beat(store)
+        self._watch_the_hub(store)
+        while self._events:
+            self._publish(store, self._events.popleft())
+
+    def _pause(self, now: float) -> float:
+        """Seconds between two beats, as things are."""
+        if not self.listening() or now - self._tick > HURRY:
+            pause = HURRY
+        else:
+            pause = SOON if self.attentive else BEAT
+        return pause * min(self.state.settings.node_timeout / 10, 1)
+
     def _beat(self, store: Store) -> None:
-        node, before = self.state.id, time.monotonic()
-        counts: dict[str, tuple[int, list[bytes]]] = {}
+        state, node, before = self.state, self.state.id, time.monotonic()
         self._sequence += 1
-        for queue in self.state.queue_names:
-            try:
-                count, stops = store.membership(queue).beat(node, self._sequence)
-            except StoreError:
-                return
-            if count < 0:
-                self.beats.gone = node
-                self._wake()
-                return
-            counts[queue] = (count, stops)
+        full = self.attentive or len(state.registry) > 0 or self._sequence % 2 == 1
+        try:
+            answers = beat_all(store.client, list(state.queues.values()), node, self._sequence, full=full)
+        except StoreError:
+            return
+        if any(answer == GONE for _, answer in answers):
+            self.beats.gone = node
+            self._wake()
+            return
         self.beats.through = before
-        self.beats.counts = counts
-        self.beats.rounds += 1
-        self._wake()
+        if full:
+            # a queue whose companions are of another type is left out: the others must not suffer for it
+            self.beats.pulses = {queue: pulse for queue, pulse in answers if isinstance(pulse, Pulse)}
+            self.beats.rounds += 1
+            self._wake()
+
+    def _publish(self, store: Store, event: bytes) -> None:
+        with contextlib.suppress(StoreError):
+            store.node_records.publish(self.state.id, event)
+
+    # The main hub, as the thread sees it.
 
     def _watch_the_hub(self, store: Store) -> None:
         settings = self.state.settings
         blocked = time.monotonic() - self._tick
         if blocked > settings.block_timeout:
-            self._end_the_process(blocked)
+            self._end_the_process(store, blocked)
         elif blocked > settings.block_warning:
             if not self._warned:
                 self._warned = True
@@ -129,21 +176,59 @@ class Heartbeat:
         else:
             self._warned = False
 
-    def _warn(self, store: Store, blocked: float) -> None:
-        frame = sys._current_frames().get(self._main_ident)
-        text = _stack(frame)
-        # A thread of its own: the blocked hub may hold the lock of a log handler, and beats must go on.
-        monkey.get_original("_thread", "start_new_thread")(
-            log.error, ("the node has been blocked for %.1f s by code that does not yield: %s", blocked, text)
-        )
-        data = wire.encode_json({"seconds": round(blocked, 3), "stack": text})
-        with contextlib.suppress(StoreError):
-            store.node_records.publish(self.state.id, wire.encode_event("blocked", data))
+    def _main_frame(self) -> FrameType | None:
+        return sys._current_frames().get(self._main_ident)
 
-    def _end_the_process(self, blocked: float) -> None:
-        sys.stderr.write(f"pytask: blocked for {blocked:.0f} s (block_timeout): this node ends itself\n")
+    def _warn(self, store: Store, blocked: float) -> None:
+        frame = self._main_frame()
+        stack, culprit = _stack(frame), find_culprit(frame)
+        _log_aside(
+            "the node has been blocked for %.1f s by code that does not yield, in %s: %s",
+            blocked,
+            _words(culprit),
+            stack,
+        )
+        data = {"seconds": round(blocked, 3), "stack": stack, "id": culprit and wire.id_to_str(culprit.id)}
+        self._publish(store, wire.encode_event("blocked", wire.encode_json(data)))
+
+    def _end_the_process(self, store: Store, blocked: float) -> None:
+        culprit = find_culprit(self._main_frame())
+        sys.stderr.write(
+            f"pytask: blocked for {blocked:.0f} s by {_words(culprit)} (block_timeout): this node ends itself\n"
+        )
+        with contextlib.suppress(StoreError):  # then a Monitor does it, a moment later
+            self._give_back(store, culprit)
         faulthandler.dump_traceback(all_threads=True)
         os._exit(BLOCKED_STATUS)
+
+    def _give_back(self, store: Store, culprit: Run | None) -> None:
+        """Let others have the node's tasks at once. Its end counts against the culprit alone."""
+        for queue in self.state.queue_names:
+            blame = None
+            if culprit is not None:
+                blame = culprit.id if culprit.queue.name == queue else b""
+            store.membership(queue).leave(self.state.id, blame)
+
+
+def _log_aside(text: str, *args: Any) -> None:
+    """Log in a thread of its own: the blocked hub may hold the lock of a log handler, and beats must go on."""
+    monkey.get_original("_thread", "start_new_thread")(log.error, (text, *args))
+
+
+def find_culprit(frame: FrameType | None) -> Run | None:
+    """The run in whose greenlet this frame is; None outside of any, or in a greenlet that a task spawned."""
+    while frame is not None:
+        if frame.f_code is Runner._execute.__code__:
+            run: Run = frame.f_locals["run"]
+            return run
+        frame = frame.f_back
+    return None
+
+
+def _words(culprit: Run | None) -> str:
+    if culprit is None:
+        return "no task that is known"
+    return f"task {wire.shown(culprit.name or b'')} (id {wire.shown(culprit.id)})"
 
 
 def _stack(frame: FrameType | None) -> str:

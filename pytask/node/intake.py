@@ -8,6 +8,7 @@ lost loses nothing.
 from __future__ import annotations
 
 import logging
+import time
 
 import gevent
 from gevent.lock import Semaphore
@@ -29,6 +30,7 @@ log = logging.getLogger("pytask.node")
 BATCH = 250  # ids a claim
 LARGE = 50  # claims that are worth a greenlet of their own
 AHEAD = 2  # large batches that may be begun at a time
+CLAIM, BEGIN, WAIT = "its claim", "the records of what it has claimed", "its blocking move"
 REFUSED_DELAY = 2.0  # seconds until a queue that is no list is tried again
 
 
@@ -54,13 +56,15 @@ class Intake(Service):
         self.claims = state.store.claims(queue.name)
         self.waiting = waits.claims(queue.name)
         self.block = min(state.settings.node_timeout / 2, 5.0)
+        self.doing = CLAIM  # what it waits for
+        self.answered = time.monotonic()  # when a claim was answered last
         self._blocked = False
         self._ahead = Semaphore(AHEAD)
 
     def run(self) -> None:
         """Claim and begin, for ever."""
         while True:
-            if not self._may_take():
+            if not self.may_take():
                 # an id that was handed over meanwhile must not wait for this node
                 self.claims.give_back(self.state.id)
                 self.state.accepting.wait()
@@ -68,11 +72,15 @@ class Intake(Service):
             node = self.state.id
             try:
                 points.reach("before-claim")
+                self.doing = CLAIM
                 claims = self.claims.claim(node, min(self.state.registry.free, BATCH))
+                self.answered = time.monotonic()
                 if claims:
                     points.reach("after-claim")
+                    self.doing = BEGIN
                     self._begin(node, claims)
-                elif self._may_take():
+                elif self.may_take():
+                    self.doing = WAIT
                     self._wait(node)
             except StoreRefused as error:
                 self._complain(error)
@@ -98,13 +106,17 @@ class Intake(Service):
     def _complain(self, error: StoreError) -> None:
         log.error("queue %s cannot be served: %s", wire.shown(self.queue.key), wire.shown(str(error), 200))
 
-    def _may_take(self) -> bool:
+    def may_take(self) -> bool:
+        """Has the node room, and is it to take tasks?"""
         return bool(self.state.accepting.is_set() and self.state.registry.room.is_set())
 
     def _wait(self, node: bytes) -> None:
+        """Block until there is an id; a move that brought none left nothing to claim, and is simply repeated."""
         self._blocked = True
         try:
-            self.waiting.wait_for_id(node, self.block)
+            while not self.waiting.wait_for_id(node, self.block):
+                if node != self.state.id or not self.may_take():
+                    return
         finally:
             self._blocked = False
 
@@ -113,6 +125,15 @@ class Intake(Service):
         if self._blocked:
             self.stop()
             self.start()
+
+    def begin_anew(self) -> bool:
+        """Begin again, on new connections; False where claims are being begun, which must not be cut short."""
+        if self.doing == BEGIN:
+            return False
+        self.stop()  # what is killed while it waits for a reply drops its connection
+        self.reconcile.want_adoption(self.queue.name)
+        self.start()
+        return True
 
     def finish(self, timeout: float) -> None:
         """End softly: a claim under way is completed, a wait is cut short. Needs `accepting` cleared."""

@@ -24,6 +24,7 @@ log = logging.getLogger("pytask.node")
 
 FIRST_DELAY, LAST_DELAY = 1.0, 30.0  # seconds
 STOP_SECONDS = 5.0
+MONITOR = "pytask/monitor"
 
 
 class LocalRun:
@@ -123,11 +124,17 @@ class LocalTasks:
         self.redis = redis
         self.helpers = helpers
         self.all: list[LocalRun] = []
+        self._written: dict[bytes, dict[str, Any]] = {}
 
     @property
     def runs(self) -> dict[bytes, LocalRun]:
         """By id; the ids change with the node's."""
         return {run.raw_id: run for run in self.all}
+
+    @property
+    def runs_monitor(self) -> bool:
+        """Does this node watch others?"""
+        return any(run.task_class.NAME == MONITOR for run in self.all)
 
     def add(self, task_class: type[Task], data: dict[str, Any]) -> None:
         """Make a local task; `start` starts it."""
@@ -162,15 +169,20 @@ class LocalTasks:
         run.start()
 
     def write(self, ttl: float) -> None:
-        """Write the records; each goes after `ttl` seconds unless written again."""
-        for run in self.all:
-            fields = {
-                "task": run.task_class.NAME,
-                "data": wire.encode_json(run.data),
-                "state": run.state,
-                "local": "1",
-                "node": self.state.label,
-                "attempt": run.attempt,
-            }
-            self.state.store.records.set(run.raw_id, fields)
-            self.state.store.records.expire(run.raw_id, ttl)
+        """See to it that the records are there and as they should be; each goes after `ttl` seconds."""
+        records, before = self.state.store.records, self._written
+        self._written = {run.raw_id: self._fields(run) for run in self.all}
+        for task_id, fields in self._written.items():
+            if before.get(task_id) != fields or not records.expire(task_id, ttl):
+                records.set(task_id, fields)
+                records.expire(task_id, ttl)
+
+    def _fields(self, run: LocalRun) -> dict[str, Any]:
+        return {
+            "task": run.task_class.NAME,
+            "data": wire.encode_json(run.data),
+            "state": run.state,
+            "local": "1",
+            "node": self.state.label,
+            "attempt": run.attempt,
+        }

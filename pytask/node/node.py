@@ -35,6 +35,7 @@ from pytask.node.service import Service
 from pytask.node.starter import Starter
 from pytask.node.state import NodeState
 from pytask.node.stopper import Stopper
+from pytask.node.watchdog import Watchdog
 from pytask.settings import Settings
 from pytask.store.listener import Listener
 from pytask.store.store import Store
@@ -87,6 +88,7 @@ class Node:
             for queue in self.state.queues.values()
         ]
         self.promoters = {name: Promoter(self.state, name) for name in self.state.queue_names}
+        self.watchdog = Watchdog(self.intakes, self.heartbeat)
         self.hurry = Event()
         self.on_identity: Callable[[str], object] = lambda _label: None
         self._connect_services()
@@ -99,6 +101,7 @@ class Node:
         self.stopper.on_early_stop = self.probation.wake
         self.probation.begin = self.starter.begin_or_return
         self.reconcile.heartbeat = self.heartbeat
+        self.heartbeat.listening = self.control.standing.is_set
         self.reconcile.on_refused = self.identity.refuse
         self.identity.on_given_up = self._interrupt_intakes
         self.identity.on_new = self._on_new_identity
@@ -111,7 +114,7 @@ class Node:
         )
 
     def _beat_store(self) -> Store:
-        return self._make_store("beat", patience=0, timeout=max(self.settings.node_timeout / 4, 1.0))
+        return self._make_store("beat", patience=0, timeout=max(self.settings.node_timeout / 5, 0.5), size=2)
 
     def _listen(self, channels: list[bytes], patterns: list[bytes]) -> Listener:
         return self.store.listen(channels=channels, patterns=patterns, name="pytask:control")
@@ -132,7 +135,7 @@ class Node:
         promoters = self.promoters.values()
         return [
             self.closing, self.report, self.probation, self.identity, self.reconcile, self.control, *promoters,
-            self.presence,
+            self.presence, self.watchdog,
         ]  # fmt: skip
 
     # Start.

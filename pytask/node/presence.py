@@ -26,15 +26,22 @@ class Presence(Service):
         self.started = time.time()
 
     def run(self) -> None:
-        """Write, for ever."""
+        """Write, for ever: what has changed, and all once in each `node_timeout`."""
+        timeout = self.state.settings.node_timeout
+        before: dict[str, object] = {}
+        written = 0.0
         while True:
-            self.write()
-            gevent.sleep(self.state.settings.node_timeout / 2)
+            fields = self._fields()
+            if fields != before or time.monotonic() - written >= timeout * 0.9:
+                self.write(fields)
+                before, written = fields, time.monotonic()
+            gevent.sleep(timeout / 2)
 
-    def write(self) -> None:
+    def write(self, fields: dict[str, object]) -> None:
         """Write once; the records live for three times `node_timeout`."""
         ttl = 3 * self.state.settings.node_timeout
-        self.state.store.node_records.write(self.state.id, self._fields(), ttl)
+        now = {**fields, "last_update": f"{time.time():.3f}"}
+        self.state.store.node_records.write(self.state.id, now, ttl)
         self.local.write(ttl)
 
     def _fields(self) -> dict[str, object]:
@@ -49,5 +56,4 @@ class Presence(Service):
             "accepting": int(state.accepting.is_set()),
             "tasks": ",".join(sorted(state.classes)),
             "started": f"{self.started:.3f}",
-            "last_update": f"{time.time():.3f}",
         }

@@ -7,6 +7,7 @@ time it knows of; it learns of times that this node parked at once, and of other
 from __future__ import annotations
 
 import random
+import time
 
 from gevent.event import Event
 
@@ -26,6 +27,8 @@ class Promoter(Service):
         self.name = f"promoter {queue or 'default'}"
         self.claims = state.store.claims(queue)
         self._parked = Event()
+        self._first: object = None  # the score of the id that is next, whose time is `_when` on our clock
+        self._when = 0.0
 
     def note(self) -> None:
         """An id was parked: its time may be the next one."""
@@ -34,12 +37,25 @@ class Promoter(Service):
     def run(self) -> None:
         """Promote and sleep, for ever."""
         while True:
-            points.reach("before-promote")
-            count, wait = self.claims.promote()
-            if count:
-                points.reach("after-promote")
-            if count and wait == 0:
-                continue
-            pause = min(wait if wait is not None else POLL, POLL * random.uniform(0.8, 1.0))
+            pause = min(self._promote(), POLL * random.uniform(0.8, 1.0))
             self._parked.wait(timeout=max(pause, LEAST))
             self._parked.clear()
+
+    def _promote(self) -> float:
+        """Put back what is due; returns the seconds until the next look.
+
+        Mostly nothing is parked, or the next time is known (by the server's clock): one plain command then.
+        """
+        first = self.claims.get_first_due()
+        if first is None:
+            return POLL
+        left = self._when - time.monotonic()
+        if first == self._first and left > 0:
+            return left
+        points.reach("before-promote")
+        count, wait = self.claims.promote()
+        if count:
+            points.reach("after-promote")
+        self._first = None if count else first
+        self._when = time.monotonic() + (wait or 0.0)
+        return POLL if wait is None else wait

@@ -22,11 +22,12 @@ from pytask.node.starter import Starter
 from pytask.node.state import NodeState
 from pytask.node.stopper import Stopper
 from pytask.store.claims import Claim
+from pytask.store.membership import Pulse
 
 log = logging.getLogger("pytask.node")
 
-PATIENCE = 3  # beats
-CHECK_PARTS = 10  # each run's record is asked once in so many beats
+PATIENCE = 3  # full beats
+CHECK_PARTS = 5  # each run's record is asked once in so many full beats
 CHECK_MOST = 2_000  # records a beat
 
 
@@ -80,19 +81,21 @@ class Reconcile(Service):
             self._adopt(queue)
         if beats.rounds != self._seen:
             self._seen = beats.rounds
-            self._after_beat(dict(beats.counts))
+            self._after_beat(beats.pulses)
         if self._check_all:
             self._check_all = False
             self._check([run for run in self.state.registry.runs.values() if run.phase == RUN])
 
-    def _after_beat(self, counts: dict[str, tuple[int, list[bytes]]]) -> None:
+    def _after_beat(self, pulses: dict[str, Pulse]) -> None:
+        assert self.heartbeat is not None
         local = Counter(run.queue.name for run in self.state.registry.runs.values() if run.node == self.state.id)
-        told = [self.state.registry.runs.get((queue, i)) for queue, (_, stops) in counts.items() for i in stops]
+        self.heartbeat.attentive = any(pulse.claims != local[queue] for queue, pulse in pulses.items())
+        told = [self.state.registry.runs.get((queue, i)) for queue, pulse in pulses.items() for i in pulse.stops]
         # the beat may speak of an earlier claim of that id: the record knows whether this run is to stop
         self._check([run for run in told if run is not None and run.phase == RUN])
-        for queue, (count, _) in counts.items():
-            self._more[queue] = self._more[queue] + 1 if count > local[queue] else 0
-            self._fewer[queue] = self._fewer[queue] + 1 if count < local[queue] else 0
+        for queue, pulse in pulses.items():
+            self._more[queue] = self._more[queue] + 1 if pulse.claims > local[queue] else 0
+            self._fewer[queue] = self._fewer[queue] + 1 if pulse.claims < local[queue] else 0
             if self._more[queue] >= PATIENCE:
                 self._more[queue] = 0
                 self._adopt(queue)

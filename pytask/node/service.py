@@ -27,6 +27,7 @@ class Service:
     """A loop in a greenlet. A subclass gives `name` and `run`, which loops for ever or returns when done."""
 
     name = "service"
+    last_delay = LAST_DELAY
 
     def __init__(self) -> None:
         self._greenlet: gevent.Greenlet | None = None
@@ -73,7 +74,7 @@ class Service:
             if time.monotonic() - began > SOUND:
                 delay = FIRST_DELAY
             gevent.sleep(delay * random.uniform(0.5, 1.0))
-            delay = min(delay * 2, LAST_DELAY)
+            delay = min(delay * 2, self.last_delay)
 
     def on_gone(self, node: bytes) -> None:
         """The node of this id was declared dead: called before the loop begins again."""

@@ -19,8 +19,8 @@ from pytask.task import Task
 
 
 def new_node_id(name: str = "") -> bytes:
-    """A new id: `<name or host>:<pid>:<8 hex>`, of characters that need no escape anywhere."""
-    host = re.sub(r"[^A-Za-z0-9_.-]", "-", name or socket.gethostname())[:64] or "node"
+    """A new id: `<name or host>:<pid>:<8 hex>`, of characters that need no escape; none begins with a minus."""
+    host = re.sub(r"[^A-Za-z0-9_.-]", "-", name or socket.gethostname())[:64].lstrip("-") or "node"
     return f"{host}:{os.getpid()}:{secrets.token_hex(4)}".encode()
 
 

@@ -16,7 +16,10 @@ REAP_CHUNK = 200
 
 
 class Claim(NamedTuple):
-    """A node's ownership of an id. `lost`: it follows a dead node's claim. `how`: `push` or `back`."""
+    """A node's ownership of an id. `lost`: 1 where it follows a dead node's claim, 2 where that counts against it.
+
+    `how`: `push` or `back`.
+    """
 
     id: bytes
     fence: bytes
@@ -110,6 +113,11 @@ class Claims:
         k = self.keys
         reply = self.client.call("hold", (k.claims, k.claims_of(node), k.nodes), (node, task_id, fence, lost))
         return str(reply.decode())
+
+    def get_first_due(self) -> object:
+        """The score of the id whose time comes first; None where none is parked."""
+        reply = self.client.execute("ZRANGE", self.keys.due, 0, 0, "WITHSCORES")
+        return reply[-1] if reply else None
 
     def promote(self, most: int = 500) -> tuple[int, float | None]:
         """Put back what is due. Returns how many, and the seconds until the next (None: nothing waits)."""

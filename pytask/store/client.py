@@ -131,6 +131,25 @@ class Client:
                 replies[n] = answer
         return replies
 
+    def call_groups(
+        self,
+        name: str,
+        groups: Sequence[Sequence[bytes]],
+        args: Sequence[Any],
+        patience: float | bool | None = True,
+    ) -> list[Any]:
+        """The replies of a script that takes groups of keys, each group in one slot: one reply a group.
+
+        Every server is asked before an error is raised.
+        """
+        parts = [list(range(len(groups)))] if self.servers.one else by_slot([group[0] for group in groups])
+        commands = [_evaluation(script(name), [key for n in part for key in groups[n]], args) for part in parts]
+        replies: list[Any] = [None] * len(groups)
+        for part, answers in zip(parts, self._persist(commands, patience, fleeting=name in FLEETING), strict=True):
+            for n, answer in zip(part, answers, strict=True):
+                replies[n] = answer
+        return replies
+
     def execute_everywhere(self, *command: Any, masters: bool = False) -> dict[str, Any]:
         """The replies of all servers (of all masters) by address, once; one that does not answer is left out."""
         replies = self.servers.send_everywhere(command, masters=masters)

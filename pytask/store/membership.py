@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from pytask import points
-from pytask.errors import StoreUnavailable
 from pytask.keys import Keys, QueueKeys
 from pytask.store.claims import REAP_CHUNK
 from pytask.store.client import Client, as_dict
+
+GONE, REFUSED = -1, -2
+
+
+class Pulse(NamedTuple):
+    """What a full beat learnt of a queue: how many claims the node has, how many ids wait, which are to stop."""
+
+    claims: int
+    waiting: int
+    stops: list[bytes]
 
 
 class Membership:
@@ -24,46 +34,75 @@ class Membership:
 
     def beat(self, node: bytes, sequence: int) -> tuple[int, list[bytes]]:
         """Say that the node lives: how many claims it has (-1: declared dead), which are told to stop."""
-        k = self.keys
-        reply = self.client.call("beat", (k.nodes, k.claims_of(node), k.control), (node, sequence))
-        return reply[0], reply[1:]
+        ((_, answer),) = beat_all(self.client, [self.keys], node, sequence, full=True)
+        return (answer.claims, answer.stops) if isinstance(answer, Pulse) else (answer or 0, [])
 
     def get_sequences(self) -> dict[bytes, bytes]:
         """Node -> sequence, of every node that serves the queue; a minus where one is being reaped."""
-        return as_dict(self.client.execute("HGETALL", self.keys.nodes, patience=0))
+        rows = as_dict(self.client.execute("HGETALL", self.keys.nodes, patience=0))
+        return {
+            field.removeprefix(b"-"): b"-" + value.split(b" ")[0] if field.startswith(b"-") else value
+            for field, value in rows.items()
+        }
 
     def get_gone(self) -> set[bytes]:
         """The nodes that left the queue, or were reaped, in the last hour."""
         return set(self.client.execute("ZRANGE", self.keys.gone, 0, -1, patience=0))
 
-    def get_listening(self, nodes: Sequence[bytes]) -> set[bytes]:
-        """Those of the nodes whose liveness subscription stands on this server."""
-        channels = {self.keys.alive(node): node for node in nodes}
-        replies = self.client.execute_everywhere("PUBSUB", "NUMSUB", *channels)
-        if not replies:
-            raise StoreUnavailable("Redis: no server tells who listens")
-        pairs = [pair for reply in replies.values() for pair in zip(reply[::2], reply[1::2], strict=True)]
-        return {channels[channel] for channel, count in pairs if count}
+    def reap(self, node: bytes, sequence: bytes, blame: bytes | None = None) -> bool:
+        """Put back everything that the node owned. False where it has beaten since, or another one did it.
 
-    def reap(self, node: bytes, sequence: bytes) -> bool:
-        """Put back everything that the node owned. False where it has beaten since, or another one did it."""
+        Its death counts against runs younger than 60 s; with `blame` (an id, `b""` for none) against that alone.
+        """
         k = self.keys
         keys = (k.key, k.claims, k.claims_of(node), k.nodes, k.inbox(node), k.gone)
+        args = (node, sequence, REAP_CHUNK, int(blame is not None), blame or b"")
         while True:
-            reply = self.client.call("reap", keys, (node, sequence, REAP_CHUNK))
+            reply = self.client.call("reap", keys, args)
             if reply != 1:
                 return bool(reply == 0)
             points.reach("in-reap")
 
-    def leave(self, node: bytes) -> None:
+    def leave(self, node: bytes, blame: bytes | None = None) -> None:
         """The node's own end: what it still owns goes back, as if it had been reaped."""
-        while sequence := self.client.execute("HGET", self.keys.nodes, node):
-            self.reap(node, sequence.lstrip(b"-"))
+        while sequence := self._get_sequence(node):
+            self.reap(node, sequence, blame)
+
+    def _get_sequence(self, node: bytes) -> bytes | None:
+        """Also of a node that is being reaped."""
+        sequence, reaped = self.client.execute("HMGET", self.keys.nodes, node, b"-" + node)
+        return sequence or (reaped and bytes(reaped).split(b" ")[0])
 
     def empty_inbox(self, node: bytes) -> int:
         """Put back what a node that is gone was handed after its end."""
         k = self.keys
         return int(self.client.call("orphan", (k.key, k.nodes, k.inbox(node)), (node,)))
+
+
+def beat_all(
+    client: Client, queues: Sequence[QueueKeys], node: bytes, sequence: int, *, full: bool
+) -> list[tuple[str, Pulse | int | None]]:
+    """Say in several queues that the node lives, tried once: for each its name and what was learnt.
+
+    None after a beat that is not `full`; GONE where the node was declared dead, REFUSED where a key of the queue
+    is of another type.
+    """
+    groups = [(keys.nodes, keys.claims_of(node), keys.control, keys.key) for keys in queues]
+    replies = client.call_groups("beat", groups, (node, sequence, int(full)), patience=0)
+    return [(keys.name, _read_pulse(reply)) for keys, reply in zip(queues, replies, strict=True)]
+
+
+def _read_pulse(reply: list[Any]) -> Pulse | int | None:
+    if len(reply) < 2:
+        return int(reply[0]) if reply else None
+    return Pulse(reply[0], reply[1], reply[2:])
+
+
+class Standing(NamedTuple):
+    """Whose liveness subscription stands, by the server that was asked; and which nodes run a Monitor."""
+
+    nodes: dict[str, set[bytes]]
+    monitors: set[bytes]
 
 
 class NodeRecords:
@@ -78,6 +117,18 @@ class NodeRecords:
         key = self.keys.node(node)
         flat = [part for pair in fields.items() for part in pair]
         self.client.pipeline([("HSET", key, *flat), ("PEXPIRE", key, int(ttl * 1000))])
+
+    def get_standing(self, nodes: Iterable[bytes]) -> Standing:
+        """Ask every server once whose liveness subscription stands there; one that does not answer is left out."""
+        asked = list(nodes)
+        channels = [*map(self.keys.alive, asked), *map(self.keys.watches, asked)]
+        standing, monitors = {}, set()
+        for server, reply in self.client.execute_everywhere("PUBSUB", "NUMSUB", *channels).items():
+            # only whether there is a subscriber: Valkey 9.1 counts several wrongly at times
+            heard = {channel for channel, count in zip(reply[::2], reply[1::2], strict=True) if count}
+            standing[server] = {node for node in asked if self.keys.alive(node) in heard}
+            monitors |= {node for node in asked if self.keys.watches(node) in heard}
+        return Standing(standing, monitors)
 
     def read(self, nodes: Iterable[bytes]) -> dict[bytes, dict[bytes, bytes]]:
         """The records of these nodes; empty for one that has none."""

@@ -108,9 +108,9 @@ class Records:
         flat = [part for pair in fields.items() for part in pair]
         self.client.execute("HSET", self.keys.task(task_id), *flat)
 
-    def expire(self, task_id: bytes, seconds: float) -> None:
-        """Let a record go after so many seconds."""
-        self.client.execute("PEXPIRE", self.keys.task(task_id), int(seconds * 1000))
+    def expire(self, task_id: bytes, seconds: float) -> bool:
+        """Let a record go after so many seconds; False where there is none."""
+        return bool(self.client.execute("PEXPIRE", self.keys.task(task_id), int(seconds * 1000)))
 
     def remove(self, task_id: bytes) -> bool:
         """Remove a record; False where there was none."""

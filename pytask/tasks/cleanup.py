@@ -21,9 +21,9 @@ from pytask.task import Task
 log = logging.getLogger("pytask.cleanup")
 
 BATCH = 500
-BLOCK = 2.0  # seconds
+BLOCK = 4.0  # seconds; less than a connection waits for a reply
 MOST_FAILURES = 5
-ANNOUNCE = 2.0  # seconds between signs of life
+ANNOUNCE = 4.0  # seconds between signs of life, with a node_timeout of 10 or more
 RETRY_DELAY = 1.0  # seconds until ids whose handler failed are tried again
 
 Handler = Callable[[str, dict[str, str]], Any]
@@ -81,10 +81,11 @@ class Cleanup(Task):
     def _drain_once(self) -> None:
         try:
             ids = self.store.endings.take(self.name, BATCH)
-            if not ids:
-                self.store.endings.wait_for_id(self.name, BLOCK)
+            if ids:
+                self._serve(ids)
                 return
-            self._serve(ids)
+            while not self.store.endings.wait_for_id(self.name, BLOCK):
+                pass
         except StoreError as error:
             level = logging.DEBUG if isinstance(error, StoreUnavailable) else logging.ERROR
             log.log(level, "end-task is tried again: %s", wire.shown(str(error), 200))
@@ -133,7 +134,7 @@ class Cleanup(Task):
     def _announce(self) -> None:
         """Show that this Cleanup lives, and give back what dead ones had taken."""
         while True:
-            gevent.sleep(ANNOUNCE)
+            gevent.sleep(ANNOUNCE * min(self.node_timeout / 10, 1))
             try:
                 self._show_life()
                 self._watch_others()

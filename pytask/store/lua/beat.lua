@@ -1,14 +1,33 @@
--- beat: a node says that it lives, and learns how many claims it has and which of them were told to stop.
--- KEYS  1 nodes, 2 of:<node>, 3 control
--- ARGV  1 node, 2 sequence (grows with each beat, kept by the node)
--- Returns {-1} where the node is absent or being reaped, else {its claims, id, ...}. A second run does the same.
-local status = redis.call('HGET', KEYS[1], ARGV[1])
-if not status or string.sub(status, 1, 1) == '-' then return {-1} end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-local out = {redis.call('HLEN', KEYS[2])}
-local told = redis.call('HGETALL', KEYS[3])
-for i = 1, #told, 2 do
-  local mine = redis.call('HGET', KEYS[2], told[i])
-  if mine and string.match(mine, '^%d+') == told[i + 1] then out[#out + 1] = told[i] end
+-- beat: a node says that it lives, in several queues at once; a full beat also tells how its claims stand.
+-- KEYS  1 nodes, 2 of:<node>, 3 control, 4 q, ...   (these four for each queue; all in one slot on a cluster)
+-- ARGV  1 node, 2 sequence (grows with each beat, kept by the node), 3 '1': a full beat
+-- Returns for each queue {-1} where the node is absent or being reaped, {-2} where `nodes` is no hash, {} after a
+-- short beat, {its claims, ids that wait, id of a claim that was told to stop, ...} after a full one.
+-- A second run does the same.
+local function learn(i)
+  local claims, waiting = redis.call('HLEN', KEYS[i + 1]), redis.pcall('LLEN', KEYS[i + 3])
+  local answer = {claims, type(waiting) == 'table' and 0 or waiting}
+  if claims == 0 then return answer end
+  local told = redis.call('HGETALL', KEYS[i + 2])
+  for n = 1, #told, 2 do
+    local mine = redis.call('HGET', KEYS[i + 1], told[n])
+    if mine and string.match(mine, '^%d+') == told[n + 1] then answer[#answer + 1] = told[n] end
+  end
+  return answer
+end
+
+local out = {}
+for i = 1, #KEYS, 4 do
+  -- one command a queue: what HSET returns tells whether the node stood there. Thousands of idle beats count
+  local new = redis.pcall('HSET', KEYS[i], ARGV[1], ARGV[2])
+  local answer = {}
+  if type(new) == 'table' then
+    if not string.find(new.err, 'WRONGTYPE', 1, true) then return new end
+    answer = {-2}
+  elseif new == 1 then
+    redis.call('HDEL', KEYS[i], ARGV[1])
+    answer = {-1}
+  elseif ARGV[3] == '1' then answer = learn(i) end
+  out[#out + 1] = answer
 end
 return out

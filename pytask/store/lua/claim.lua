@@ -2,9 +2,9 @@
 -- KEYS  1 q, 2 claims, 3 of:<node>, 4 nodes, 5 fence, 6 again, 7 due, 8 inbox:<node>
 -- ARGV  1 node, 2 how many at most (1 to 500)
 -- Returns {'gone'} where the node is absent or being reaped, else {'ok', id, fence, lost, how, early, ...}.
+-- lost: 1 where the claim follows a reaped one, 2 where that death counts against the task.
 -- A second run takes more ids: after a lost reply read `of:<node>` instead (adoption).
-local status = redis.call('HGET', KEYS[4], ARGV[1])
-if not status or string.sub(status, 1, 1) == '-' then return {'gone'} end
+if redis.call('HEXISTS', KEYS[4], ARGV[1]) == 0 then return {'gone'} end
 local out = {'ok'}
 local waiting = redis.call('LLEN', KEYS[8]) + redis.call('LLEN', KEYS[1])
 if waiting == 0 then return out end
@@ -40,7 +40,10 @@ local function own(ids)
     else
       local lost, how, early = '0', 'push', '0'
       if mark == '-back' then how = 'back'
-      elseif mark then lost, how = '1', string.match(mark, '^%-lost (%a+)$') or 'push' end
+      elseif mark then
+        local before, young = string.match(mark, '^%-lost (%a+)( ?%a*)$')
+        lost, how = young == ' young' and '2' or '1', before or 'push'
+      end
       if dues[i] and tonumber(dues[i]) * 1e6 > now then early = '1' end
       local text = high .. string.format('%06d', low)
       fence, low = fence + 1, low + 1

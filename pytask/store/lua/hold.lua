@@ -2,8 +2,7 @@
 -- KEYS  1 claims, 2 of:<node>, 3 nodes
 -- ARGV  1 node, 2 id, 3 fence, 4 lost
 -- Returns 'gone': the node was declared dead; 'ok': the claim is ours; 'taken': another's, end the run. Safe to repeat.
-local status = redis.call('HGET', KEYS[3], ARGV[1])
-if not status or string.sub(status, 1, 1) == '-' then return 'gone' end
+if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 0 then return 'gone' end
 local owner = redis.call('HGET', KEYS[1], ARGV[2])
 if owner == ARGV[1] .. ' ' .. ARGV[3] then return 'ok' end
 if owner then return 'taken' end
