@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types contracts check bench-floor bench-drain clean
+.PHONY: demo test lint types contracts check detection bench-floor bench-drain clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/pytask demo $(ARGS)
@@ -24,6 +24,9 @@ contracts: $(VENV)/.installed-dev
 	@$(BIN)/lint-imports
 
 check: lint types contracts test
+
+detection: $(VENV)/.installed-dev
+	@PYTASK_TEST_DETECTIONS=50 $(BIN)/python -m pytest -s tests/test_detection.py $(ARGS)
 
 bench-floor: $(VENV)/.installed-dev
 	@$(BIN)/python benchmarks/floor.py

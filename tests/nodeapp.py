@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ import time
 import gevent
 
 from pytask import PyTask, Task
+from pytask.node.intake import Intake
 
 app = PyTask()
 
@@ -382,3 +384,36 @@ class Pause(Task):
 
     def start(self):
         gevent.sleep(self.seconds)
+
+
+@app.add_task
+class BlockWhenTold(Task):
+    """Waits for the key `block-now`; then blocks the hub. Its later runs sleep."""
+
+    NAME = "block-when-told"
+
+    def start(self):
+        while not self.redis.get("block-now"):
+            gevent.sleep(0.02)
+        if self.redis.set("blocked-once", 1, nx=True):
+            while True:
+                pass
+        gevent.sleep(600)
+
+
+@app.add_task
+class Clog(Task):
+    """Lets the next blocking move of its node's intake hang for ever, without an error; sets `clogged` then."""
+
+    NAME = "clog"
+
+    def start(self):
+        intake = next(thing for thing in gc.get_objects() if isinstance(thing, Intake))
+        redis, claims = self.redis, intake.waiting
+
+        def hang(*_):
+            del claims.wait_for_id
+            redis.set("clogged", 1)
+            gevent.sleep(1e6)
+
+        claims.wait_for_id = hang

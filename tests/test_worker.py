@@ -174,7 +174,7 @@ def test_a_task_that_blocks_the_hub_is_named_and_its_node_is_not_declared_dead(s
     assert server.field("B", "deliveries") == "0"
     assert "is dead" not in node.text() + other.text()
     assert event["data"]["id"] == "B"
-    assert "by code that does not yield, in task block (id B): start (" in node.text() + other.text()
+    assert "by code that does not yield, in task 'block' (id 'B'): start (" in node.text() + other.text()
     seen.close()
 
 

@@ -207,7 +207,10 @@ class Heartbeat:
             blame = None
             if culprit is not None:
                 blame = culprit.id if culprit.queue.name == queue else b""
-            store.membership(queue).leave(self.state.id, blame)
+            membership = store.membership(queue)
+            membership.leave(self.state.id, blame)
+            # the blocked hub's own blocking move stands in the line of those that wait, and may get the first id
+            membership.empty_inbox(self.state.id)
 
 
 def _log_aside(text: str, *args: Any) -> None:

@@ -1,0 +1,75 @@
+"""How long it takes until the tasks of a dead node are claimed by another one.
+
+`make detection` does it 50 times and prints the times; PYTASK_TEST_DETECTIONS says how often.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import time
+
+import pytest
+from conftest import NodeProcess, wait_until
+
+pytestmark = pytest.mark.alone
+
+TIMES = int(os.environ.get("PYTASK_TEST_DETECTIONS", "5"))
+OUTAGE = 30.0 if TIMES >= 50 else 12.0  # seconds; longer than node_timeout in any case
+
+
+def looks(server) -> int:
+    """How often Monitors have asked who listens."""
+    return server.redis.info("commandstats").get("cmdstat_pubsub|numsub", {}).get("calls", 0)
+
+
+def let_monitors_look(server, times: int = 6) -> None:
+    before = looks(server)
+    wait_until(lambda: looks(server) >= before + times, "the Monitors have seen the nodes")
+
+
+def owner(server, task_id: str) -> str:
+    """The node that has claimed an id."""
+    claim = server.redis.hget("{new-task}:claims", task_id) or b"-"
+    return "" if claim.startswith(b"-") else claim.split()[0].decode()
+
+
+def seconds_until_claimed_again(server, nodes: list[NodeProcess], task_id: str) -> float:
+    """Kill the node that runs the task."""
+    old = owner(server, task_id)
+    (victim,) = [node for node in nodes if node.node_id == old]
+    nodes.remove(victim)
+    victim.kill()
+    began = time.monotonic()
+    wait_until(lambda: owner(server, task_id) not in ("", old), "another node has claimed it")
+    return time.monotonic() - began
+
+
+def test_a_killed_node_is_noticed_within_3_seconds(server, start_node):
+    nodes = [start_node(), start_node()]
+    server.create("S", "sleep", '{"seconds": 100000}')
+    server.wait_for_state("S", "RUNNING")
+    times = []
+    for number in range(TIMES):
+        server.redis.hset("task-S", "deliveries", "0")  # so that it does not end as LOST
+        let_monitors_look(server)
+        times.append(seconds_until_claimed_again(server, nodes, "S"))
+        if number < TIMES - 1:
+            nodes.append(start_node())
+    print(f"{TIMES} x kill -9: median {statistics.median(times):.2f} s, worst {max(times):.2f} s")
+    assert max(times) < 3
+
+
+def test_an_outage_of_the_server_makes_no_node_dead(server, start_node):
+    nodes = [start_node(), start_node()]
+    let_monitors_look(server)
+    os.kill(server.embedded.pid, signal.SIGSTOP)
+    try:
+        time.sleep(OUTAGE)  # the outage itself
+    finally:
+        os.kill(server.embedded.pid, signal.SIGCONT)
+    server.create("T", "noop")
+    server.wait_for_state("T", "SUCCESS")
+    let_monitors_look(server, 2 * int(12 / 0.6))  # for longer than node_timeout
+    assert not any("is dead" in node.text() for node in nodes)
