@@ -101,12 +101,13 @@ class Identity(Service):
     def _change(self, old: bytes, new: bytes) -> None:
         """Leave under the old id and join under the new one; waits for Redis, however long."""
         state = self.state
-        for queue in state.queue_names:
-            membership = state.store.membership(queue)
+        members = [state.store.membership(queue) for queue in state.queue_names]
+        for membership in members:
             membership.leave(old)
-            membership.join(new)
             # a blocking move that was under way may still fill the inbox of the old id
             gevent.spawn_later(LATE_MOVE, membership.empty_inbox, old)
         state.store.node_records.remove(old)
+        for membership in members:  # at last and quickly: nobody beats for the new id before it is ours
+            membership.join(new)
         state.id = new
         self.heartbeat.beats.through = time.monotonic()

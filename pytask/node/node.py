@@ -208,11 +208,11 @@ class Node:
         self.probation.give_back()
         self._put_back(self._restless())
         self._wait_for_runs(self.settings.grace)
+        self.reconcile.ending = True
         left = [run for run in self._open_runs() if run.wish is None]
         if left:
             log.warning("%d tasks did not end within the grace: they are killed and put back", len(left))
-        self._put_back(left)
-        self._wait_for_runs(END_SECONDS, hurried=False)
+        self._wait_for_runs(END_SECONDS, all_go_back=True)
         self._leave()
         return not left
 
@@ -227,13 +227,16 @@ class Node:
         for run in runs:
             self.stopper.put_back(run)
 
-    def _wait_for_runs(self, seconds: float, *, hurried: bool = True) -> None:
-        """Wait until every run has ended and was told of; less where somebody is in a hurry."""
+    def _wait_for_runs(self, seconds: float, *, all_go_back: bool = False) -> None:
+        """Wait until every run has ended and was told of; less where somebody is in a hurry.
+
+        Those that give way are put back meanwhile, or all, also one that begins only now.
+        """
         deadline = time.monotonic() + seconds
         while not self.state.registry.empty.is_set() and time.monotonic() < deadline:
-            if hurried and self.hurry.is_set() and self._only_waiting():
+            if not all_go_back and self.hurry.is_set() and self._only_waiting():
                 return
-            self._put_back(self._restless())
+            self._put_back(self._open_runs() if all_go_back else self._restless())
             self.state.registry.empty.wait(timeout=0.05)
 
     def _only_waiting(self) -> bool:

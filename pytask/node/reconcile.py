@@ -44,6 +44,7 @@ class Reconcile(Service):
         self.closing = closing
         self.heartbeat: Heartbeat | None = None
         self.on_refused: Callable[[bytes], None] = lambda _node: None
+        self.ending = False  # the node is about to leave: what it has not begun goes back with that
         self._wake = Event()
         self._wanted_adoption: set[str] = set()
         self._check_all = False
@@ -107,6 +108,8 @@ class Reconcile(Service):
     # Claims whose reply was lost.
 
     def _adopt(self, queue: str) -> None:
+        if self.ending:
+            return
         registry, node = self.state.registry, self.state.id
         registry.adopting += 1
         try:

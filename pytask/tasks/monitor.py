@@ -33,6 +33,7 @@ SILENT_LOOK = 1.0  # while a node has not beaten for half of node_timeout
 KEEN_LOOK = 0.25  # while a subscription is gone
 GAP = 2.5  # a Monitor that did not look for so long (beyond its own pace) knows nothing any more
 GONE_SECONDS = 1.5
+GONE_LATE = 1.0  # so late a look may hide an outage in which no node could subscribe again
 
 
 class Subscriptions:
@@ -93,8 +94,12 @@ class Observer:
 
         `gone`: the nodes whose liveness subscription is gone.
         """
-        if self.last_look is not None and now - self.last_look > gap:
+        late = 0.0 if self.last_look is None else now - self.last_look - (gap - GAP)
+        if late > GAP:
             self.seen.clear()
+        elif late > GONE_LATE:
+            for seen in self.seen.values():
+                seen.gone = None
         self.last_look = now
         for node in self.seen.keys() - sequences.keys():
             del self.seen[node]

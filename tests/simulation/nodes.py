@@ -31,7 +31,8 @@ class NodeWatch:
 
     def joins(self, key: bytes, node: bytes) -> None:
         """A node enters a queue."""
-        self._heard(slot_of(key), node)
+        if (slot_of(key), node) not in self.beats:  # to join again moves no sequence
+            self._heard(slot_of(key), node)
         self.joined.setdefault(node, self.world.hub.now)
 
     def _claim(self, machine: Machine, keys: Words, args: Words, evaluate: Evaluate) -> Any:
@@ -75,7 +76,7 @@ class NodeWatch:
 
     def _check_death(self, machine: Any, slot: int, node: bytes) -> None:
         """Only who is silent is dead. A node may end itself, and a parent knows about its child."""
-        if isinstance(machine, Outside):
+        if isinstance(machine, Outside) or self._owner(node).dead:
             return
         silent = self._silence(slot, node)
         channel = b"{" + SLOTS[slot].encode() + b"}:alive:" + node
@@ -89,6 +90,9 @@ class NodeWatch:
         age = self.world.hub.now - self.joined[node]
         if not machine.ending and node not in self.reaped and age < CUT_OFF * NODE_TIMEOUT - MARGIN:
             self.fail("a node gave up without a reason", f"{node.decode()}, {age:.2f} s after it joined")
+
+    def _owner(self, node: bytes) -> NodeMachine:
+        return next(machine for machine in self.world.nodes if node in machine.ids)
 
     # The code of tasks.
 
