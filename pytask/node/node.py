@@ -99,6 +99,7 @@ class Node:
         self.closing.on_parked = lambda queue: self.promoters[queue].note()
         self.stopper.restart = self.starter.begin_again
         self.stopper.on_early_stop = self.probation.wake
+        self.runner.on_suspect_end = self.probation.wake
         self.probation.begin = self.starter.begin_or_return
         self.reconcile.heartbeat = self.heartbeat
         self.heartbeat.listening = self.control.standing.is_set

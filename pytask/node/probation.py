@@ -95,12 +95,10 @@ class Probation(Service):
     def watch(self, run: Run) -> None:
         """A task that is suspected of something has started: it is cleared when it has run for long enough."""
         self._young.append((time.monotonic() + LONG_ENOUGH, run))
-        if run in self._inside and run.greenlet is not None:
-            run.greenlet.rawlink(self.wake)
         self._wake.set()
 
-    def wake(self, _ended: object = None) -> None:
-        """Somebody has left, or is to be stopped."""
+    def wake(self) -> None:
+        """Somebody has ended, or is to be stopped."""
         self._wake.set()
 
     def give_back(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -74,13 +75,17 @@ class RunContext:
 
 
 class Runner:
-    """Starts runs in greenlets and reports what became of them."""
+    """Starts runs in greenlets and reports what became of them.
+
+    `on_suspect_end` is called when a run has ended against whose task deaths of nodes count.
+    """
 
     def __init__(self, state: NodeState, report: Report, redis: Any, helpers: Any) -> None:
         self.state = state
         self.report = report
         self.redis = redis
         self.helpers = helpers
+        self.on_suspect_end: Callable[[], None] = lambda: None
 
     def launch(self, run: Run) -> None:
         """Start the run's greenlet."""
@@ -160,6 +165,8 @@ class Runner:
         if run.phase != RUN:
             return
         run.phase = FINISH
+        if run.suspect:
+            self.on_suspect_end()
         if outcome.error is not None:
             self._tell(run, outcome)
         self.report.finish(run, outcome)

@@ -138,7 +138,7 @@ CONTROLS: dict[str, Control] = {
     "early": Control((EARLY,), {"begin": but((r"if early == '1' then return \{'early'\} end", ""))}),
     "tail of a lost claim at begin": Control(
         (NOT_ANNOUNCED, NO_REST),
-        {"begin": but((r"local tail = lost == '1'", "local tail = false"))},
+        {"begin": but((r"local tail = lost ~= '0'", "local tail = false"))},
         emphasis=KILLS,
     ),
     "state at cleanup": Control(

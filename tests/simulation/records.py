@@ -50,6 +50,9 @@ class RecordWatch:
                     self.fail("an ended task runs again", f"{key[5:].decode()}: its fence is closed")
             elif reply[0] == b"run":
                 self._check_run(key[5:], fence, record, reply, args[1])
+            elif reply[0] == b"probation" and self.story(key[5:]).open:
+                _count_the_end_of_an_open_start(self.story(key[5:]), record)
+                self.story(key[5:]).open = False
             elif reply[0] == b"tail" and reply[1] != record.state:
                 self._ends_at_begin(key[5:], reply[1])
         return replies
@@ -83,7 +86,7 @@ class RecordWatch:
         story = self.story(task_id)
         if state == b"STOPPED" and not story.told_to_stop:
             self.fail("a task was stopped that nobody told to stop", task_id.decode())
-        if state == b"LOST" and story.deaths + story.open <= self.world.settings.max_deliveries:
+        if state == b"LOST" and story.deaths + story.open < self.world.settings.max_deliveries:
             self.fail("a task is LOST too early", f"{task_id.decode()} after {story.deaths + story.open} deaths")
         if state not in PARKED:
             story.obeyed = self.step
@@ -127,10 +130,11 @@ class RecordWatch:
                 story.ended = self.step
 
     def _unknown(self, machine: Machine, keys: Words, args: Words, evaluate: Evaluate) -> Any:
-        reply = evaluate()
-        if reply[0] == b"ok":
-            self.story(keys[0][5:]).open = False
-        return reply
+        replies = evaluate()
+        for key, reply in zip(keys, replies, strict=True):
+            if reply[0] == b"ok":
+                self.story(key[5:]).open = False
+        return replies
 
     def _cleanup(self, machine: Machine, keys: Words, args: Words, evaluate: Evaluate) -> Any:
         before = [self.peek(key) for key in keys]

@@ -75,11 +75,9 @@ local function begin(key, fence, lost, early)
   -- what the record says goes before what the class says; anything but `true` and `false` says nothing
   local once = h[18] == 'false' or (h[18] ~= 'true' and h[12] and ONCE[h[12]])
   if ours then
-    if closed ~= fence then
-      return run(h, size, math.max(whole(h[11], 9), 1), deliveries, suspect, once)
-    end
-    if state == 'WAIT' and suspect >= CAREFUL then return {'probation', suspect, now} end
-    return {'tail', state, when(h[8]), h[13] or ''}
+    local waits = state == 'WAIT' and suspect >= CAREFUL
+    if closed == fence then return waits and {'probation', suspect, now} or {'tail', state, when(h[8]), h[13] or ''} end
+    return run(h, size, math.max(whole(h[11], 9), 1), deliveries, suspect, once)
   end
   local tail = lost ~= '0' and at == queue and closed ~= false and closed == h[2]
   if ENDED[state] or state == 'STOPPED' then
@@ -90,11 +88,10 @@ local function begin(key, fence, lost, early)
     if tail then return {'tail', state, when(h[8]), h[13] or ''} end
     if early == '1' then return {'early'} end
   elseif last > 0 and closed ~= h[2] and at and at ~= queue and is_queue(at) then return {'elsewhere', at} end
-  local died, before = state == 'RUNNING', suspect
-  if died then deliveries = deliveries + 1 end
+  local died, before, new, why = state == 'RUNNING', suspect, 'RUNNING', nil
   if died and lost == '2' then suspect = suspect + 1 end
-  local new, why = 'RUNNING', nil
-  if h[6] == 'stop' or wish == 'stop' then new = 'STOPPED'
+  if h[6] == 'stop' then new = 'STOPPED'
+  elseif wish == 'stop' then new = 'STOPPED'
   elseif died and once and last > 0 and closed ~= h[2] then
     new, why = 'LOST', 'its node died while it ran, and it may start only once (rescheduling is false)'
   elseif h[10] and (tonumber(h[10]) or math.huge) <= tonumber(now) then new, why = 'EXPIRED', 'expired before it began'
@@ -106,6 +103,8 @@ local function begin(key, fence, lost, early)
   elseif suspect >= CAREFUL and wish ~= 'granted' then new = 'WAIT'
   end
   local attempt = whole(h[11], 9)
+  -- a stop, or its time, is what ends a start whose node died: the others were ended by that death
+  if new == 'STOPPED' or new == 'EXPIRED' then suspect = before elseif died then deliveries = deliveries + 1 end
   if new == 'RUNNING' and not died then attempt = attempt + 1 end
   if new == 'WAIT' and died then attempt = math.max(attempt - 1, 0) end -- it was neither ended by itself nor goes on
   redis.call('HSET', key, 'state', new, 'fence', fence, 'node', node, 'at', queue, 'due_used', '1',
