@@ -3,8 +3,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+MINUTES ?= 60
 
-.PHONY: demo test lint types contracts check detection bench-floor bench-drain clean
+.PHONY: demo test lint types contracts check detection bench-floor bench-drain chaos soak clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/pytask demo $(ARGS)
@@ -33,6 +34,12 @@ bench-floor: $(VENV)/.installed-dev
 
 bench-drain: $(VENV)/.installed-dev
 	@$(BIN)/python benchmarks/drain.py
+
+chaos: $(VENV)/.installed-dev
+	@cd tests && ../$(BIN)/python -m chaos $(ARGS)
+
+soak: $(VENV)/.installed-dev
+	@cd tests && ../$(BIN)/python -m chaos.soak --minutes $(MINUTES) $(ARGS)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

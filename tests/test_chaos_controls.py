@@ -36,7 +36,7 @@ def hasty_monitor(control: str) -> Verdict:
         ids = rig.create(20, seconds=9)
         rig.wait_for_state(ids, "RUNNING")
         rig.start_node(test_control=f"hasty,{control}", test_point="before-reap:0:3.5")
-        return rig.check()
+        return rig.check(20)
 
 
 def short_outages(control: str) -> Verdict:

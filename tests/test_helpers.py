@@ -55,7 +55,7 @@ def test_a_task_is_made_and_pushed(server, helpers, task, positional, keywords, 
     assert server.field(task_id, "task") == "echo"
     assert json.loads(server.field(task_id, "data")) == data
     assert server.field(task_id, "cleanup") is None
-    assert server.state(task_id) is None
+    assert server.state(task_id) == "WAIT"
     assert helpers.get_new_task_ids() == [task_id]
 
 

@@ -1,4 +1,4 @@
-"""What the nodes of the chaos tests run; imported by `pytask worker`, so hooks stand before the node starts."""
+"""What the nodes of the chaos tests run. `pytask worker` imports it: hooks stand before the node starts."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from chaos.fleet import Fleet, Node
-from chaos.servers import Deployment
+from chaos.servers import Deployment, ServerProcess
 
 Action = Callable[[], None]
 
@@ -54,10 +54,11 @@ class Agenda:
 class Faults:
     """Does faults to a fleet and its servers, and keeps the list of them."""
 
-    def __init__(self, fleet: Fleet, deployment: Deployment, rng: random.Random) -> None:
+    def __init__(self, fleet: Fleet, deployment: Deployment, rng: random.Random, cut_off: float) -> None:
         self.fleet = fleet
         self.deployment = deployment
         self.rng = rng
+        self.cut_off = cut_off  # seconds of an outage after which nodes may stop their runs by themselves
         self.agenda = Agenda()
         self.done: list[Fault] = []
 
@@ -103,6 +104,31 @@ class Faults:
         server.kill()
         self.done.append(fault)
         self.agenda.at(time.monotonic() + down, lambda: self._start(server.start, fault))
+
+    def kill_master(self, down: float) -> None:
+        """`kill -9` of a master whose replica takes over; it comes back as a replica some seconds after that.
+
+        Waits for its turn until all servers work. An outage that makes nodes stop their runs excuses that.
+        """
+        now = time.monotonic()
+        if not self.deployment.is_whole():
+            self.agenda.at(now + 0.5, lambda: self.kill_master(down))
+            return
+        masters = self.deployment.masters()
+        server = self.rng.choice(masters)
+        fault = Fault("failover", None, now, excuses=False)
+        server.kill()
+        self.done.append(fault)
+        self._await_failover(server, len(masters), fault, down)
+
+    def _await_failover(self, server: ServerProcess, masters: int, fault: Fault, down: float) -> None:
+        now = time.monotonic()
+        if len(self.deployment.masters()) < masters:
+            self.agenda.at(now + 0.1, lambda: self._await_failover(server, masters, fault, down))
+            return
+        fault.ended = now
+        fault.excuses = now - fault.began > self.cut_off
+        self.agenda.at(now + down, lambda: server.start(wait=False))
 
     def _start(self, start: Callable[[], None], fault: Fault) -> None:
         start()

@@ -29,6 +29,7 @@ class Plan:
     kills: int = 0
     freezes: int = 0
     restarts: int = 0
+    failovers: int = 0
     node_timeout: float = 4.0
     concurrency: int = 50
     deadline: float = 60.0  # after the last push
@@ -71,7 +72,7 @@ class Scenario:
             **plan.settings,
         }
         self.fleet = Fleet(deployment.url, self.folder, settings, deployment.environ())
-        self.faults = Faults(self.fleet, deployment, random.Random(seed))
+        self.faults = Faults(self.fleet, deployment, random.Random(seed), 0.8 * plan.node_timeout - 1.5)
         self.load = Load(deployment.url, plan.shape, random.Random(seed + 1))
         self.watcher = Watcher(deployment)
 
@@ -117,6 +118,7 @@ class Scenario:
         faults.plan(faults.kill_node, plan.kills, begin, end)
         faults.plan(lambda: faults.freeze_node(plan.node_timeout + rng.uniform(1, 3)), plan.freezes, begin, end)
         faults.plan(lambda: faults.restart_server(rng.uniform(*plan.down)), plan.restarts, begin, end)
+        faults.plan(lambda: faults.kill_master(rng.uniform(*plan.down)), plan.failovers, begin, end)
 
     def _wait_for_the_load(self) -> None:
         while not self.load.done or self.faults.agenda:

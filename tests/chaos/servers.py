@@ -174,6 +174,10 @@ class Deployment:
         """Those that hold the data now."""
         return list(self.servers)
 
+    def is_whole(self) -> bool:
+        """Do all servers work, each master with its replicas?"""
+        return all(server.alive for server in self.servers)
+
     def iter_keys(self, pattern: str = "*") -> Iterator[bytes]:
         """The keys on all masters."""
         for server in self.masters():

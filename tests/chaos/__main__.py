@@ -1,0 +1,120 @@
+"""`make chaos`: 10,000 tasks on each kind of servers while nodes and servers are killed and frozen; then a report.
+
+    python -m chaos --only "cluster valkey" --seed 7
+
+Exit status 1 where anything is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from chaos.cluster import Cluster
+from chaos.load import Shape
+from chaos.scenario import Plan, Result, Scenario
+from chaos.sentinels import Sentinels
+from chaos.servers import Deployment, Single
+
+TESTS = Path(__file__).parent.parent
+SHAPE = Shape(tasks=10_000, seconds=90, longest=5.0)
+PLAN = Plan(SHAPE, kills=40, freezes=8, failovers=5, node_timeout=10.0, concurrency=500, down=(0.5, 3.0))
+ALONE = replace(PLAN, failovers=0, restarts=5)
+
+ROUNDS: dict[str, tuple[Plan, Callable[[], Deployment]]] = {
+    "cluster valkey": (PLAN, lambda: Cluster("valkey")),
+    "cluster redis": (PLAN, lambda: Cluster("redis")),
+    "cluster redis TLS": (PLAN, lambda: Cluster("redis", tls=True)),
+    "sentinel valkey": (PLAN, lambda: Sentinels("valkey")),
+    "sentinel redis": (PLAN, lambda: Sentinels("redis")),
+    "single valkey": (ALONE, lambda: Single("valkey")),
+    "single redis": (ALONE, lambda: Single("redis")),
+}
+STORIES = {"crash points": "test_chaos_points.py", "lost replies": "test_chaos_replies.py"}
+
+console = Console(stderr=True)
+
+
+def scaled(plan: Plan, tasks: int, seconds: float) -> Plan:
+    """The plan with fewer or more tasks, over another time; the faults stay."""
+    return replace(plan, shape=replace(plan.shape, tasks=tasks, seconds=seconds))
+
+
+def run_round(name: str, plan: Plan, make: Callable[[], Deployment], seed: int) -> Result:
+    """One round, with a bar of its own."""
+    columns = (
+        TextColumn("{task.description:20}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[what]}"),
+    )
+    with Progress(*columns, console=console) as progress, make() as servers:
+        bar = progress.add_task(name, total=1.0, what="")
+
+        def tick(share: float, count: int) -> None:
+            what = f"{count:,} pushed" if share < 1 else f"{count:,} open"
+            progress.update(bar, completed=share, what=what)
+
+        return Scenario(plan, servers, seed, tick).run()
+
+
+def run_stories(name: str, rounds: int, seed: int) -> bool:
+    """The tests of one file, so many times each. False where one failed."""
+    console.print(f"{name}: {rounds} times each")
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", STORIES[name]]
+    environ = {**os.environ, "PYTASK_TEST_ROUNDS": str(rounds), "PYTASK_TEST_SEED": str(seed)}
+    return subprocess.run(command, cwd=TESTS, env=environ, check=False).returncode == 0
+
+
+def report(rows: dict[str, dict[str, Any]]) -> Table:
+    """A column a round, a line a figure."""
+    table = Table(title="chaos")
+    table.add_column("figure")
+    for name in rows:
+        table.add_column(name, justify="right")
+    figures = dict.fromkeys(figure for row in rows.values() for figure in row if figure != "counted")
+    for figure in figures:
+        table.add_row(figure, *(str(row.get(figure, 0)) for row in rows.values()))
+    return table
+
+
+def main() -> int:
+    """Run the rounds that were asked for."""
+    parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__.splitlines()[0])
+    parser.add_argument("--only", action="append", choices=[*ROUNDS, *STORIES], help="this round; may be repeated")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--tasks", type=int, default=SHAPE.tasks)
+    parser.add_argument("--seconds", type=float, default=SHAPE.seconds)
+    parser.add_argument("--rounds", type=int, default=20, help="of each crash point")
+    options = parser.parse_args()
+    wanted = options.only or [*ROUNDS, *STORIES]
+    console.print(f"seed {options.seed}: give it again with --seed")
+    rows, fine = {}, True
+    for name in [name for name in wanted if name in ROUNDS]:
+        plan, make = ROUNDS[name]
+        result = run_round(name, scaled(plan, options.tasks, options.seconds), make, options.seed)
+        rows[name] = result.figures()
+        if result.verdict.problems:
+            fine = False
+            console.print(f"[red]{name}[/red], files in {result.folder}", result.verdict.text(), markup=True)
+    if rows:
+        Console().print(report(rows))
+    for name in [name for name in wanted if name in STORIES]:
+        fine = run_stories(name, options.rounds, options.seed) and fine
+    console.print("all is well" if fine else "[red]something is wrong[/red]")
+    return 0 if fine else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
