@@ -51,7 +51,7 @@ def in_namespace(words: list[str], namespace: str) -> list[str]:
     """The same rights in a namespace, made as the page says: by a replacement in the patterns."""
     if not namespace:
         return words
-    names = re.compile(r"^((?:%[RW]+)?[~&]\{?)(?=(?:task-|new-task|end-task|node-))")
+    names = re.compile(r"^((?:%[RW]+)?[~&]\{?)(?=(?:task-|new-task|end-task|node-|alive-))")
     return [names.sub(rf"\g<1>{namespace}:", word) for word in words]
 
 
