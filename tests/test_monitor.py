@@ -17,6 +17,7 @@ from pytask.tasks import monitor as monitor_module
 from pytask.tasks.monitor import (
     ALONE_LOOK,
     GAP,
+    GONE_LATE,
     GONE_SECONDS,
     KEEN_LOOK,
     LONGEST_LOOK,
@@ -137,6 +138,14 @@ def test_a_gap_as_long_as_is_allowed_starts_nothing_over(eyes):
     for _ in range(3):
         assert eyes.look(after=3.0, gap=3.0) == []
     assert eyes.look(after=3.0, gap=3.0) == [(NODE, b"5")]
+
+
+def test_a_look_that_comes_late_may_hide_an_outage_and_starts_the_moment_over(eyes):
+    eyes.look(gone=True, gap=1 + GAP)
+    assert eyes.look(gone=True, after=1 + GONE_LATE + 0.1, gap=1 + GAP) == [], (
+        "nobody could subscribe in an outage"
+    )
+    assert eyes.seconds_until_dead(gone=True) == GONE_SECONDS
 
 
 def test_an_error_starts_everything_over(eyes):

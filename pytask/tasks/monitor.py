@@ -92,7 +92,7 @@ class Observer:
     ) -> list[tuple[bytes, bytes]]:
         """Take in what was read now; returns (node, sequence) of every node that is dead.
 
-        `gone`: the nodes whose liveness subscription is gone.
+        `gone`: the nodes whose liveness subscription is gone. `gap`: the longest that may lie between two looks.
         """
         late = 0.0 if self.last_look is None else now - self.last_look - (gap - GAP)
         if late > GAP:

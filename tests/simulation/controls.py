@@ -205,22 +205,18 @@ CONTROLS: dict[str, Control] = {
         (STOPPED_UNASKED, NO_REST),
         {
             "note_stop": but((r"if not owner or [^\n]*return 0 end", "")),
-            "beat": but((r"string\.match\(mine, '\^%d\+'\) == told\[i \+ 1\]", "true")),
+            "beat": but((r"string\.match\(mine, '\^%d\+'\) == told\[n \+ 1\]", "true")),
         },
         emphasis={"often": {"stop": 15, "restart": 15}},
     ),
     "mark of a lost claim": Control(
         (NOT_ANNOUNCED, NO_REST),
-        {
-            "reap": but(
-                (r"redis\.call\('HSET', KEYS\[2\], id, '-lost ' \.\. how\)", "redis.call('HDEL', KEYS[2], id)")
-            )
-        },
+        {"reap": but((r"redis\.call\('HSET', KEYS\[2\], id, '-lost ' [^\n]*", "redis.call('HDEL', KEYS[2], id)"))},
         emphasis=KILLS,
     ),
     "sequence in reap": Control(
         (LIVE_REAPED,),
-        {"reap": but((r"if status == ARGV\[2\] then", "if string.sub(status, 1, 1) ~= '-' then"))},
+        {"reap": but((r"if sequence ~= ARGV\[2\] then return -2 end", ""))},
         emphasis={
             "slowness": 0.15,
             "slowest": 2.0,

@@ -6,10 +6,11 @@ from typing import Any
 
 from simulation.machines import NODE_TIMEOUT, NodeMachine, Outside
 from simulation.network import Machine
-from simulation.server import QUEUE_SLOTS, SLOTS, slot_of
+from pytask.store.membership import GONE
+from simulation.server import QUEUE_SLOTS, slot_of
 from simulation.story import Evaluate, Ledger, UserRun, Words
 
-GONE_SECONDS = 2.0  # a node whose subscription is gone is dead after so long without a beat
+GONE_SECONDS = 1.5  # a node whose subscription is gone is dead after so long without a beat
 SEEN_GONE = 6.0  # so long ago a Monitor may have seen that a subscription is gone
 CUT_OFF = 0.8  # of node_timeout: then a node stops by itself
 SLACK = 2.0  # seconds until a node that is cut off has ended its runs
@@ -51,7 +52,7 @@ class NodeWatch:
 
     def _beat(self, machine: Machine, keys: Words, args: Words, evaluate: Evaluate) -> Any:
         reply = evaluate()
-        if reply[0] >= 0:
+        if reply != [[GONE]]:
             self._heard(slot_of(keys[0]), args[0])
         return reply
 
@@ -67,8 +68,8 @@ class NodeWatch:
         node, slot = args[0], slot_of(keys[0])
         status = self.server.execute(slot, "HGET", [keys[3], node])
         reply = evaluate()
-        if reply >= 0 and status is not None:
-            if not status.startswith(b"-"):
+        if reply >= 0:
+            if status is not None:  # else it is being reaped already
                 self._check_death(machine, slot, node)
             if isinstance(machine, Outside) or node not in machine.ids:
                 self.reaped.add(node)
@@ -79,8 +80,8 @@ class NodeWatch:
         if isinstance(machine, Outside) or self._owner(node).dead:
             return
         silent = self._silence(slot, node)
-        channel = b"{" + SLOTS[slot].encode() + b"}:alive:" + node
         network = self.world.network
+        channel = b"alive-" + node
         stood = self.world.hub.now - network.gone_since.get(channel, -100.0) > SEEN_GONE
         stood &= any(channel in listener.channels for listener in network.listeners)
         if silent >= (NODE_TIMEOUT if stood else GONE_SECONDS) - MARGIN:

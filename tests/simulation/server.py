@@ -225,7 +225,7 @@ def _reply(send: Callable[[Any], Any], server: Any, name: str) -> Any:
 def _in_order(name: str, reply: Any) -> Any:
     """What has no order put in order, and scores with as many digits on every server."""
     if name == "beat":
-        return [reply[0], *sorted(reply[1:])]
+        return [[*row[:2], *sorted(row[2:])] for row in reply]
     if name == "ZRANGE":
         return [b"%.6f" % float(word) if re.fullmatch(rb"[\d.]+", word) else word for word in reply]
     return reply

@@ -114,5 +114,5 @@ def install() -> None:
             for attribute, value in list(vars(module).items()):
                 if id(value) in stand_ins:
                     setattr(module, attribute, stand_ins[id(value)])
-    heartbeat.TICK = monitor.LOOK = 1.0  # seconds: to look less often saves real time
+    heartbeat.TICK, monitor.LOOK, monitor.KEEN_LOOK = 0.5, 1.0, 0.5  # seconds: to look less often saves real time
     assert store.Listener is SimListener
