@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from pytask.store.membership import GONE
 from simulation.machines import NODE_TIMEOUT, NodeMachine, Outside
 from simulation.network import Machine
-from pytask.store.membership import GONE
 from simulation.server import QUEUE_SLOTS, slot_of
 from simulation.story import Evaluate, Ledger, UserRun, Words
 
