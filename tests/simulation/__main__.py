@@ -23,6 +23,9 @@ def main() -> int:
         "--failover", action="store_true", help="with failovers that take writes back, and the sweep"
     )
     parser.add_argument("--without", metavar="SAFEGUARD", help="with this safeguard switched off")
+    parser.add_argument(
+        "--shrunk", action="store_true", help="show the smallest history that fails in the same way"
+    )
     parser.add_argument("--url", default="", help="of a real server, which is emptied")
     options = parser.parse_args()
     return COMMANDS[options.command](options)
@@ -42,13 +45,16 @@ def seeds(options: argparse.Namespace) -> int:
 
 
 def show(options: argparse.Namespace) -> int:
-    """One seed, whole."""
-    from simulation.player import Player, control_named
+    """One seed, with everything that was sent."""
+    from simulation.player import Player, control_named, head_of
 
     player = Player(control_named(options.without))
-    played = player.play(player.draw(options.first, failover=options.failover), traced=True)
-    print("\n".join(played.trace))
-    print(played.kind or "nothing broke", played.what)
+    scenario = player.draw(options.first, failover=options.failover)
+    if options.shrunk:
+        scenario, played = player.shrink(scenario)
+    else:
+        played = player.play(scenario, traced=True)
+    print("\n".join([*head_of(scenario, played), "trace:", *played.trace]))
     return 1 if played.kind else 0
 
 

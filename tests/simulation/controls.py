@@ -14,9 +14,13 @@ from typing import Any
 
 from pytask.node import identity
 from pytask.node.reconcile import Reconcile
+from pytask.node.run import Registry
+from pytask.node.state import NodeState
+from pytask.node.stopper import Stopper
 from pytask.store.claims import Claims
 from pytask.store.membership import Membership
 from pytask.tasks.monitor import Monitor, Observer
+from simulation.sweep import Sweep
 
 Patch = Callable[[str], str]
 
@@ -237,7 +241,9 @@ CONTROLS: dict[str, Control] = {
     "inbox of a blocking move": Control((NO_REST, LOST), methods=((Claims, "wait_for_id", pop_without_an_inbox),)),
     "adoption": Control((NO_REST, LOST), methods=((Reconcile, "_adopt", nothing),)),
     "looks at the records of runs": Control(
-        (NO_REST,), methods=((Reconcile, "_check", nothing),), emphasis={"often": {"stop": 15, "cut": 8}}
+        (NO_REST,),
+        methods=((Reconcile, "_check", nothing),),
+        emphasis={"often": {"stop": 30, "reset": 30, "kill": 0.5, "terminate": 0}},
     ),
     "a cut-off node that stops by itself": Control(
         (GOES_ON,), methods=((identity, "CUT_OFF", 1e9),), emphasis={"often": {"cut": 15}}
@@ -251,6 +257,19 @@ CONTROLS: dict[str, Control] = {
     "second look at inboxes": Control(
         (NO_REST,), methods=((Monitor, "_empty_orphans", nothing), (Membership, "empty_inbox", nothing))
     ),
+    "claims of an id that was given up": Control(
+        (TWICE, TWICE_HERE, LOST),
+        methods=((NodeState, "goes_by", lambda *_: True),),
+        emphasis={"often": {"outage": 8}},
+    ),
+    "fences that were finished": Control(
+        methods=((Registry, "highest_done", lambda *_: 0),),
+        why_not="begin answers `tail` for a fence that is closed: what follows an end is done a second time",
+    ),
+    "a run that a newer claim follows": Control(
+        (TWICE, TWICE_HERE), methods=((Stopper, "abandon", nothing),), emphasis=KILLS
+    ),
+    "sweep": Control((LOST, NO_REST), methods=((Sweep, "boot", nothing),), failover=True),
     "hold": Control(
         methods=((Reconcile, "_hold", nothing),),
         failover=True,

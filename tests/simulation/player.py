@@ -123,16 +123,20 @@ def _fewer(scenario: Scenario, name: str, fails: Callable[[Scenario], bool]) -> 
 
 
 def report(scenario: Scenario, played: Played) -> str:
-    """A failure for people: what broke, the scenario that does it, and its trace."""
+    """A failure for people: what broke, the scenario that does it, and what its trace says of that."""
+    return "\n".join([*head_of(scenario, played), "trace:", *_lines_about(played)])
+
+
+def head_of(scenario: Scenario, played: Played) -> list[str]:
+    """What broke, and the scenario."""
     servers = "a cluster" if scenario.cluster else "one server"
     slow = f"slowness {scenario.slowness} up to {scenario.slowest} s"
-    head = [
-        f"seed {scenario.seed}: {played.kind}: {played.what}",
+    return [
+        f"seed {scenario.seed}: {played.kind or 'nothing broke'} {played.what}",
         f"  {scenario.nodes} nodes, {servers}, skews {scenario.skews}, {slow}",
         *(f"  {act}" for act in scenario.acts),
         *(f"  command {fault.number} of {fault.machine} is {fault.kind}" for fault in scenario.faults or ()),
     ]
-    return "\n".join([*head, "trace:", *_lines_about(played)])
 
 
 def _lines_about(played: Played) -> list[str]:
