@@ -111,7 +111,7 @@ _ROWS = (
     _duration("unknown_wait", 60.0, "How long a task whose name no node knows goes round."),
     _duration("connect_timeout", 10.0, "How long the first connection to Redis is tried."),
     _integer("max_data", 1_048_576, "bytes", "The largest data, output or event of a task.", 1024, _HALF_GIB),
-    _integer("max_deliveries", 5, "starts", "How many starts of a task may end with the death of its node.", 1),
+    _integer("max_deliveries", 5, "deaths", "How many deaths of its nodes in a row end a task as LOST.", 1),
     _duration("block_warning", 1.0, "How long a task may block the node before a log line shows where.", 0.001),
     _duration("block_timeout", 60.0, "How long it may block the node before the process ends itself.", 0.001),
     _duration("result_ttl", 3600.0, "How long the record of a success is kept; 0 removes it at once."),

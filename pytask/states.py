@@ -51,7 +51,7 @@ MEANINGS = {
     EXPIRED: "not begun in time",
     SKIPPED: "will not run, for the reason in `output`",
     DISCARDED: "the task asked to be dropped",
-    LOST: "its nodes died too often while it ran",
+    LOST: "its node died while it ran, and it is not started again; `output` says why",
 }
 
 

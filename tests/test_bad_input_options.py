@@ -57,6 +57,20 @@ def test_a_hostile_deliveries_does_not_keep_a_task_from_its_end(attack):
     all_run(attack, "deliveries")
 
 
+@row("a field `suspect` of any content")
+def test_a_hostile_suspect_makes_a_task_wait_for_its_turn_at_most(attack):
+    attack.start()
+    all_run(attack, "suspect")
+    attack.create("many", "echo", {"n": 1}, suspect="999")
+    attack.ends("many", "SUCCESS", '{"n":1}')
+
+
+@row("a field `rescheduling` that is neither `true` nor `false`")
+def test_a_hostile_rescheduling_says_nothing(attack):
+    attack.start()
+    all_run(attack, "rescheduling")
+
+
 @row("a field `fence` that is no fence")
 def test_a_hostile_fence_harms_neither_its_task_nor_the_queue(attack):
     attack.start()

@@ -281,7 +281,7 @@ def test_the_page_names_the_scripts_that_write_and_remove_a_field(field):
 
 @pytest.mark.parametrize("name", IN_TASK_SLOT)
 def test_every_field_of_a_script_is_on_the_page(name):
-    values = {"stop", "none"}  # what the scripts also write in quotes: a value, and a name for no field
+    values = {"stop", "none", "false"}  # what the scripts also write in quotes: a value, and a name for no field
     assert fields_in(calls(name, "HSET", "HDEL", "HMGET", "HSTRLEN")) - values <= set(FIELDS)
 
 
@@ -401,6 +401,7 @@ def test_the_page_says_which_script_sends_an_event(event):
 
 def test_the_table_of_events_matches_what_a_node_sends(server, start_node, events):
     """One of each: what is in quotes on the page is compared with what arrives."""
+    server.redis.hset("{new-task}:claims", "poison", "-lost push young")
     node = start_node("--grace", "0", block_warning="0.3")
     of_nodes = Events(redis.Redis.from_url(server.url), "node-*")
     for task_id, task, data, fields in (
@@ -411,7 +412,7 @@ def test_the_table_of_events_matches_what_a_node_sends(server, start_node, event
         ("long", "sleep", '{"seconds": 600}', {}),
         ("early", "noop", None, {"due": "9999999999"}),
         ("late", "noop", None, {"expires": "1"}),
-        ("poison", "noop", None, {"state": "RUNNING", "deliveries": "5"}),
+        ("poison", "noop", None, {"state": "RUNNING", "suspect": "4"}),
         ("nobody", "no-such-task", None, {}),
     ):
         server.create(task_id, task, data, **fields)
