@@ -9,6 +9,8 @@ from collections import Counter
 import pytest
 from conftest import wait_until
 
+from pytask.node.heartbeat import BLOCKED_STATUS
+
 pytestmark = pytest.mark.alone
 
 INNOCENTS = 1_000
@@ -33,15 +35,16 @@ def fill(server, rng: random.Random) -> list[str]:
 class Fleet:
     """Nodes that are replaced when they die."""
 
-    def __init__(self, start_node, *options: str, count: int = 2) -> None:
-        self.make = lambda ready=False: start_node(*options, node_timeout="3", ready=ready)
-        self.nodes = [self.make() for _ in range(count)]
+    def __init__(self, start_node, *options: str, status: int, **settings: str) -> None:
+        self.make = lambda: start_node(*options, node_timeout="3", ready=False, **settings)
+        self.status = status  # with which they die
+        self.nodes = [self.make() for _ in range(2)]
         self.deaths = 0
 
     def replace_the_dead(self) -> None:
         for place, node in enumerate(self.nodes):
             if node.process.poll() is not None:
-                assert node.process.returncode == -signal.SIGKILL, node.text()
+                assert node.process.returncode == self.status, node.text()
                 self.deaths += 1
                 self.nodes[place] = self.make()
 
@@ -52,7 +55,7 @@ def ended(server) -> int:
 
 def test_a_poison_task_ends_as_lost_and_its_thousand_neighbours_succeed(server, start_node):
     ids = fill(server, random.Random(7))
-    fleet = Fleet(start_node, "-c", "600")
+    fleet = Fleet(start_node, "-c", "600", status=-signal.SIGKILL)
 
     def all_ended() -> bool:
         fleet.replace_the_dead()
@@ -72,3 +75,21 @@ def test_a_poison_task_ends_as_lost_and_its_thousand_neighbours_succeed(server, 
     print("deaths that innocent tasks saw:", dict(sorted(deaths.items())))
     assert sum(count for number, count in deaths.items() if number >= 2) > 50
     assert not any(server.field(task_id, "suspect") for task_id in ids)
+
+
+def test_a_task_that_blocks_its_nodes_is_lost_and_nothing_counts_against_its_neighbours(server, start_node):
+    ids = [f"t{number}" for number in range(50)]
+    for task_id in ids:
+        server.create(task_id, "sleep", '{"seconds": 600}')
+    server.create("block", "block", '{"seconds": 60}')
+    fleet = Fleet(start_node, status=BLOCKED_STATUS, block_warning="0.5", block_timeout="1.5")
+
+    def is_lost() -> bool:
+        fleet.replace_the_dead()
+        return server.state("block") == "LOST"
+
+    wait_until(is_lost, "the culprit is lost", 90)
+    assert fleet.deaths == 5
+    wait_until(lambda: all(server.state(task_id) == "RUNNING" for task_id in ids), "the others run on")
+    assert not any(server.field(task_id, "suspect") for task_id in ids)
+    assert max(int(server.field(task_id, "deliveries")) for task_id in ids) >= 2

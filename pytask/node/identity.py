@@ -103,7 +103,7 @@ class Identity(Service):
         state = self.state
         members = [state.store.membership(queue) for queue in state.queue_names]
         for membership in members:
-            membership.leave(old)
+            membership.leave(old, b"")  # it lives: that is nobody's fault
             # a blocking move that was under way may still fill the inbox of the old id
             gevent.spawn_later(LATE_MOVE, membership.empty_inbox, old)
         state.store.node_records.remove(old)

@@ -254,7 +254,7 @@ class Node:
         self._waker.stop()
         with contextlib.suppress(StoreError), gevent.Timeout(FLUSH_SECONDS, False):
             for queue in self.state.queue_names:
-                self.store.membership(queue).leave(self.state.id)
+                self.store.membership(queue).leave(self.state.id, b"")  # nobody's fault
             self.store.node_records.remove(self.state.id)
         self.waits.close()
         self.store.close()
