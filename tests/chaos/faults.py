@@ -59,6 +59,7 @@ class Faults:
         self.deployment = deployment
         self.rng = rng
         self.cut_off = cut_off  # seconds of an outage after which nodes may stop their runs by themselves
+        self.spared: Node | None = None  # nothing is done to it
         self.agenda = Agenda()
         self.done: list[Fault] = []
 
@@ -67,7 +68,7 @@ class Faults:
         return Counter(fault.kind for fault in self.done)
 
     def _victim(self) -> Node | None:
-        ready = [node for node in self.fleet.living if not node.frozen and node.ready]
+        ready = [n for n in self.fleet.living if n.ready and not n.frozen and n is not self.spared]
         return self.rng.choice(ready) if ready else None
 
     def kill_node(self) -> None:
