@@ -39,21 +39,24 @@ def hasty_monitor(control: str) -> Verdict:
         return rig.check(20)
 
 
-def short_outages(control: str) -> Verdict:
-    """The server is away for less than a node waits, several times, and all nodes live."""
-    with Rig(node_timeout=10, test_control=control) as rig:
+def outages(control: str) -> Verdict:
+    """The server is away for longer than a dead node is waited for, several times, and all nodes live."""
+    with Rig(node_timeout=2, test_control=control) as rig:
         for _ in range(3):
             rig.start_node()
-        ids = rig.create(60, seconds=24)
-        rig.wait_for_state(ids, "RUNNING")
-        rig.wait_until_seen()
+        rig.create(60, seconds=2)
         for _ in range(3):
-            rig.note_fault("outage", None, excuses=False)
+            rig.wait_until_seen()
+            fault = rig.note_fault("outage", None)
             rig.server.server.kill()
-            time.sleep(3)
+            time.sleep(3.5)
             rig.server.server.start()
-            time.sleep(3)
-        return rig.check(40)
+            fault.ended = time.monotonic()
+        verdict = rig.check()
+        for line in rig.story().splitlines():
+            if " is dead: " in line:
+                verdict.complain("declared dead", line)
+        return verdict
 
 
 def lost_reply_of_a_claim(control: str) -> Verdict:
@@ -76,14 +79,14 @@ def lost_reply_of_a_wait(control: str) -> Verdict:
 STORIES: dict[str, Callable[[str], Verdict]] = {
     "fence": late_outcomes,
     "compare": hasty_monitor,
-    "reset": short_outages,
+    "reset": outages,
     "adoption": lost_reply_of_a_claim,
     "brpop": lost_reply_of_a_wait,
 }
 COMPLAINTS = {
     "fence": "two accepted finishes",
     "compare": "extra run",
-    "reset": "extra run",
+    "reset": "declared dead",
     "adoption": "lost",
     "brpop": "lost",
 }

@@ -14,7 +14,8 @@ from chaos.rig import Rig, wait_for
 
 REAP_POINTS = [point for point in points.ALL if "reap" in point]
 ADOPTION_POINTS = [point for point in points.ALL if "adoption" in point]
-PLAIN_POINTS = [point for point in points.ALL if point not in (*REAP_POINTS, *ADOPTION_POINTS)]
+RESCUE_POINTS = [point for point in points.ALL if "rescue" in point]
+PLAIN_POINTS = [point for point in points.ALL if point not in (*REAP_POINTS, *ADOPTION_POINTS, *RESCUE_POINTS)]
 ROUNDS = int(os.environ.get("PYTASK_TEST_ROUNDS", "1"))
 
 
@@ -74,4 +75,15 @@ def test_a_node_that_dies_while_it_adopts_claims_leaves_nothing_undone(point, rn
         rig.create(30, seconds=0.1)
         wait_until_dead(rig, doomed)
         assert proxy.lost == ["claim"]
+        take_over_and_check(rig)
+
+
+@pytest.mark.parametrize("point", RESCUE_POINTS)
+def test_a_node_that_dies_while_it_sweeps_leaves_nothing_undone(point, rng):
+    with Rig(sweep_interval=1) as rig:
+        doomed = rig.start_node(test_point=f"{point}:1")
+        for number in range(30):  # records that wait, in no queue
+            rig.redis.hset(f"task-s{number}", mapping={"task": "work", "data": "{}", "state": "WAIT"})
+            rig.ids.append(f"s{number}")
+        wait_until_dead(rig, doomed)
         take_over_and_check(rig)

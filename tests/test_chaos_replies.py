@@ -17,7 +17,7 @@ class Tour(Rig):
     """Work that needs every script; all of it goes through a proxy."""
 
     def __init__(self, proxy_how: str, kind: str = "valkey") -> None:
-        super().__init__(kind, node_timeout=4, unknown_wait=2)
+        super().__init__(kind, node_timeout=4, unknown_wait=2, sweep_interval=1, test_control="early")
         self.proxy = Proxy(self.server.server.port, proxy_how)
         self.url = self.proxy.url
 
@@ -81,11 +81,19 @@ class Tour(Rig):
         self.wait_for_state([*endless, parked], "STOPPED")
         helpers.restart_task(parked)
 
+    def lost_push(self) -> None:
+        """A record that waits in no queue, and claims of a node that nobody knows: `look`, `rescue`, `disown`."""
+        fields = {"task": "work", "data": "{}", "state": "WAIT"}
+        self.redis.hset("task-astray", mapping=fields)
+        self.redis.hset("task-owned", mapping=fields)
+        self.redis.hset("{new-task}:of:ghost:1:0a0a0a0a", "owned", f"{time.time() * 1e6:.0f} 0 push 0")
+        self.ids += ["astray", "owned"]
+
     def death(self) -> None:
-        """A node dies: `reap`, `orphan`, `return_ended`."""
+        """A node dies: `reap`, `orphan`, `return_ended`; what ran is suspected, and cleared: `survive`."""
         self.wait_until_seen()
         victim = self.fleet.nodes[0]
-        self.create(20, seconds=1)
+        self.create(20, seconds=1, again=9)
         time.sleep(0.3)
         self.kill(victim)
 
@@ -102,9 +110,10 @@ def test_the_reply_of_every_script_is_lost_once(how):
         tour.unknown_task()
         tour.lost_claims()
         tour.late_records()
+        tour.lost_push()
         tour.stops()
         tour.death()
-        verdict = tour.check(40, more_ends=1)
+        verdict = tour.check(60, more_ends=1, repeats=2)
         told = f"{verdict.text()}\nlost in this order: {tour.proxy.lost}\n{tour.story()}"
         assert not verdict.problems, told
         wait_for(lambda: not tour.proxy.left, f"replies of {tour.proxy.left} were never sent:\n{told}", 20)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
+from pytask.node import probation
 from pytask.node.reconcile import Reconcile
 from pytask.store import client, scripts
 from pytask.store.claims import Claims
@@ -44,19 +45,28 @@ def _drop_fence() -> None:
 
 def _drop_compare() -> None:
     """A node is reaped though it has beaten since it was seen."""
-    _rewrite({"reap": ("if status == ARGV[2] then", "if string.sub(status, 1, 1) ~= '-' then")})
+    _rewrite({"reap": ("if sequence ~= ARGV[2] then return -2 end", "")})
 
 
 def _make_hasty() -> None:
     """No safeguard, but a Monitor that is often wrong: to it a node is dead that has not beaten for 0.2 s."""
     real = monitor.Observer.__init__
     monitor.Observer.__init__ = lambda self, *_args, **_more: real(self, 0.2)
+    assert monitor.LOOK
+    monitor.LOOK = 0.3
+
+
+def _clear_early() -> None:
+    """No safeguard, but haste: a suspect that has run for 3 s is clean."""
+    assert probation.LONG_ENOUGH > 3
+    probation.LONG_ENOUGH = 3.0
 
 
 def _drop_reset() -> None:
     """A Monitor keeps its observations over an outage and over gaps of its own."""
     real = monitor.Observer.look
     monitor.Observer.forget = lambda self: None
+    monitor.Subscriptions.forget = lambda self: None
     monitor.Observer.look = lambda self, now, sequences, listening, _gap: real(
         self, now, sequences, listening, float("inf")
     )
@@ -85,6 +95,7 @@ CONTROLS: dict[str, Callable[[], None]] = {
     "fence": _drop_fence,
     "compare": _drop_compare,
     "hasty": _make_hasty,
+    "early": _clear_early,
     "reset": _drop_reset,
     "adoption": _drop_adoption,
     "brpop": _pop_plainly,

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+import redis
+
 from chaos import journal
 from chaos.checker import Checker, Verdict, wait_until_ended
 from chaos.faults import Fault
@@ -86,13 +88,25 @@ class Rig:
 
     def wait_until_seen(self) -> None:
         """Until every node has beaten twice more, so that each Monitor has seen the others' subscriptions."""
-        before = {name: int(beat) for name, beat in self.redis.hgetall("{new-task}:nodes").items()}
+        first: dict[bytes, int] = {}
 
         def has_beaten() -> bool:
-            now = self.redis.hgetall("{new-task}:nodes")
-            return all(abs(int(now.get(name, -1))) >= beat + 2 for name, beat in before.items())
+            now = {name: int(beat) for name, beat in self._sequences().items()}
+            for name, beat in now.items():
+                first.setdefault(name, beat)
+            return len(now) == len(self.fleet.living) and all(
+                beat >= first[name] + 2 for name, beat in now.items()
+            )
 
         wait_for(has_beaten, "all nodes beat")
+
+    def _sequences(self) -> dict[bytes, bytes]:
+        """Node -> sequence, of those that nobody reaps."""
+        try:
+            found = self.redis.hgetall("{new-task}:nodes")
+        except redis.RedisError:
+            return {}
+        return {name: beat for name, beat in found.items() if beat.isdigit() and not name.startswith(b"-")}
 
     def kill(self, node: Node) -> None:
         self.note_fault("kill", node)
@@ -107,11 +121,13 @@ class Rig:
 
     # The end.
 
-    def check(self, seconds: float = PATIENCE, *, more_ends: int = 0) -> Verdict:
-        """Wait until all has ended, and compare. `more_ends`: how many tasks ended more than once on purpose."""
+    def check(self, seconds: float = PATIENCE, *, more_ends: int = 0, repeats: int = 0) -> Verdict:
+        """Wait until all has ended, and compare. `more_ends`, `repeats`: see Checker."""
         left = wait_until_ended(self.server, self.ids, seconds)
         runs = journal.read(self.folder)
-        checker = Checker(self.server, self.ids, runs, self.faults, expected=self.expected, more_ends=more_ends)
+        checker = Checker(
+            self.server, self.ids, runs, self.faults, expected=self.expected, more_ends=more_ends, repeats=repeats
+        )
         verdict = checker.check(self.watcher.successes)
         verdict.figures["open at the deadline"] = len(left)
         return verdict
