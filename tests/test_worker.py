@@ -295,3 +295,16 @@ def test_a_node_that_is_paused_or_full_keeps_no_id_to_itself(start_node, server)
     start_node()
     server.wait_for_state("B", "SUCCESS")
     full.kill()
+
+
+def test_a_parent_outlives_nodes_that_a_task_kills(server, start_node):
+    """More deaths than failed starts would be forgiven: the task is LOST in the end, and the nodes work."""
+    parent = start_node("-p", "2")
+    wait_until(lambda: node_ids(server))
+    server.create("P", "poison", '{"seconds": 0}')
+    for number in range(8):
+        server.create(f"N{number}", "noop")
+    server.wait_for_state("P", "LOST", deadline=60)
+    server.create("after", "noop")
+    server.wait_for_state("after", "SUCCESS")
+    assert parent.terminate() == 0

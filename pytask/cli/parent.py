@@ -1,7 +1,7 @@
 """Parent: starts several nodes as fresh processes and looks after them. It runs no task and is not patched.
 
-A child that dies is replaced, after a delay that grows; children that die again and again at once end the
-parent with an error. A child tells its node's ids through a pipe, so that the parent, which knows at once that
+A child that dies is replaced, after a delay that grows; children that die one after the other before they are
+nodes end the parent with an error. One that a task of its own killed is replaced for ever. A child tells its node's ids through a pipe, so that the parent, which knows at once that
 the child is dead, can put its tasks back at once. Signals go on to the children; SIGHUP replaces them one by one.
 """
 
@@ -23,9 +23,9 @@ from pytask.errors import StoreError
 
 log = logging.getLogger("pytask.parent")
 
-FIRST_DELAY, LAST_DELAY = 0.5, 30.0  # seconds until a dead child is replaced
-STABLE = 30.0  # a child that lived for so many seconds counts as sound
-CRASH_LOOP = 5  # children in a row that did not become sound
+FIRST_DELAY, LAST_DELAY = 0.5, 5.0  # seconds until a dead child is replaced
+STABLE = 30.0  # a child that lived for so many seconds is replaced at once
+CRASH_LOOP = 5  # children in a row that died before they were nodes
 TICK = 0.1
 READY_SECONDS = 30.0
 FINAL = (2, 3)  # statuses that say that another try does not help: usage, no Redis at the start
@@ -79,7 +79,8 @@ class Parent:
         if app.is_embedded:
             os.environ[URL] = app.url  # not on a command line, which everybody can read: it may hold a password
         self.children: list[Child] = []
-        self.crashes = 0
+        self.crashes = 0  # children in a row that died soon
+        self.failed_starts = 0  # children in a row that died before they were nodes
         self.not_before = 0.0
         self.worst = 0
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -111,8 +112,8 @@ class Parent:
             if self.worst in FINAL:
                 self._end()
                 return self.worst
-            if self.crashes >= CRASH_LOOP:
-                log.error("%d nodes in a row died soon after their start: giving up", self.crashes)
+            if self.failed_starts >= CRASH_LOOP:
+                log.error("%d nodes in a row died before they worked: giving up", self.failed_starts)
                 self._end()
                 return 1
             self._fill_up()
@@ -140,6 +141,7 @@ class Parent:
             self._reap(child)
             if status in FINAL and not child.nodes:
                 self.worst = status or 0
+            self.failed_starts = 0 if child.nodes else self.failed_starts + 1
             sound = time.monotonic() - child.started > STABLE
             self.crashes = 0 if sound else self.crashes + 1
             delay = min(FIRST_DELAY * 2 ** max(self.crashes - 1, 0), LAST_DELAY)
