@@ -1,8 +1,9 @@
 """Parent: starts several nodes as fresh processes and looks after them. It runs no task and is not patched.
 
 A child that dies is replaced, after a delay that grows; children that die one after the other before they are
-nodes end the parent with an error. One that a task of its own killed is replaced for ever. A child tells its node's ids through a pipe, so that the parent, which knows at once that
-the child is dead, can put its tasks back at once. Signals go on to the children; SIGHUP replaces them one by one.
+nodes end the parent with an error. One that a task of its own killed is replaced for ever. A child tells its
+node's ids through a pipe, so that the parent, which knows at once that the child is dead, can put its tasks back
+at once. Signals go on to the children; SIGHUP replaces them one by one.
 """
 
 from __future__ import annotations

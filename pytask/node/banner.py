@@ -6,6 +6,7 @@ import logging
 
 import gevent
 
+from pytask.errors import StoreError
 from pytask.names import queue_label
 from pytask.node.node import Node
 from pytask.store.store import ServerInfo
@@ -33,7 +34,11 @@ def banner_lines(node: Node, info: ServerInfo) -> list[str]:
 
 def log_banner(node: Node) -> None:
     """Write the lines and the warnings to the log."""
-    info = node.store.get_server_info()
+    try:
+        info = node.store.get_server_info()
+    except StoreError as error:  # a user without INFO, or a server that has just gone: neither is a reason to end
+        log.warning("the server does not tell what it is: %s", error)
+        info = ServerInfo("redis", "?", 0, "noeviction", True)
     for line in banner_lines(node, info):
         log.info("%s", line)
     for warning in [*info.warnings(), *node.settings.warnings]:

@@ -66,11 +66,11 @@ class Daemon:
         gevent.get_hub().handle_error = log_error
         try:
             self.node.start()
-            self.banner(self.node)
         except StoreError as error:
             hint = "check user and password" if isinstance(error, StoreRefused) else "is it running?"
             log.error("no Redis at %s: %s (%s)", self.node.target.address, error, hint)
             return NO_REDIS
+        self.banner(self.node)
         self._wait_for_the_end()
         log.info("node %s ends: it takes no more tasks", self.node.state.label)
         helper = gevent.spawn(self._hurry_when_told)
