@@ -41,7 +41,7 @@ def wait_until(condition: Callable[[], Any], what: str = "", deadline: float = D
         time.sleep(0.01)
 
 
-def _kinds() -> list[str]:
+def kinds() -> list[str]:
     found = ["valkey"]
     required = os.environ.get("PYTASK_TEST_REQUIRE", "").split(",")
     if shutil.which("redis-server") or "redis-server" in required:
@@ -49,7 +49,7 @@ def _kinds() -> list[str]:
     return os.environ.get("PYTASK_TEST_SERVERS", ",".join(found)).split(",")
 
 
-@pytest.fixture(scope="session", params=_kinds())
+@pytest.fixture(scope="session", params=kinds())
 def running_server(request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
     binary = None
     if request.param == "redis":

@@ -8,14 +8,14 @@ import time
 
 import pytest
 from chaos.servers import Single
-from conftest import Events, Server, wait_until
+from conftest import Events, Server, kinds, wait_until
 
 pytestmark = pytest.mark.alone
 
 SLACK = 1.0  # seconds, for a noisy machine
 
 
-@pytest.fixture(params=["valkey", "redis"])
+@pytest.fixture(params=kinds())
 def deployment(request):
     with Single(request.param) as made:
         yield made

@@ -144,8 +144,6 @@ class Node:
     def start(self) -> None:
         """Begin to work. Raises StoreUnavailable where Redis does not answer for `connect_timeout` seconds."""
         self._reach()
-        if self.settings.durable:
-            self.store.check_durable()
         for queue in self.state.queue_names:
             self.store.membership(queue).join(self.state.id)
         self.heartbeat.start()
@@ -177,6 +175,8 @@ class Node:
 
     def _try_rights(self) -> None:
         """Raise StoreRefused now for a user that may not subscribe or run scripts: it would fail for ever."""
+        if self.settings.durable:
+            self.store.check_durable()  # without a replica no write would ever count
         self._listen([], [self.store.keys.control_pattern]).close()
         for queue in self.state.queue_names:
             try:
