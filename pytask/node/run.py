@@ -95,8 +95,12 @@ class Registry:
             self._done[key] = fence
         if len(self._done) > REMEMBER and not self.adopting:
             self._done_before, self._done = self._done, {}
-        if self.runs.get(key) is run:
-            del self.runs[key]
+        self.forget(run)
+
+    def forget(self, run: Run) -> None:
+        """Nobody works on the run any more, and its claim still stands: adoption finds it."""
+        if self.runs.get(run.key) is run:
+            del self.runs[run.key]
             if len(self.runs) < self.capacity:
                 self.room.set()
             if not self.runs:

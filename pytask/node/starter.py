@@ -6,6 +6,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from gevent import GreenletExit
+
 from pytask import points, wire
 from pytask.errors import StoreError
 from pytask.keys import QueueKeys, flaw_of_id
@@ -74,6 +76,11 @@ class Starter:
             for run in runs:
                 if run.phase == BEGIN and self.state.registry.holds(run):
                     self.closing.release(run, "head")
+            raise
+        except GreenletExit:  # whoever began them was ended meanwhile: their records may say RUNNING by now
+            for run in runs:
+                if run.phase == BEGIN:
+                    self.state.registry.forget(run)
             raise
 
     def _register(self, queue: QueueKeys, node: bytes, claim: Claim) -> Run | None:

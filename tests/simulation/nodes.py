@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytask.store.membership import GONE
+from pytask.keys import Keys
+from pytask.tasks.monitor import GONE_SECONDS
 from simulation.machines import NODE_TIMEOUT, NodeMachine, Outside
 from simulation.network import Machine
 from simulation.server import QUEUE_SLOTS, slot_of
 from simulation.story import Evaluate, Ledger, UserRun, Words
 
-GONE_SECONDS = 1.5  # a node whose subscription is gone is dead after so long without a beat
 SEEN_GONE = 6.0  # so long ago a Monitor may have seen that a subscription is gone
 CUT_OFF = 0.8  # of node_timeout: then a node stops by itself
 SLACK = 2.0  # seconds until a node that is cut off has ended its runs
@@ -51,10 +51,11 @@ class NodeWatch:
         return reply
 
     def _beat(self, machine: Machine, keys: Words, args: Words, evaluate: Evaluate) -> Any:
-        reply = evaluate()
-        if reply != [[GONE]]:
-            self._heard(slot_of(keys[0]), args[0])
-        return reply
+        replies = evaluate()
+        for nodes, answer in zip(keys[::4], replies, strict=True):
+            if not answer or answer[0] >= 0:
+                self._heard(slot_of(nodes), args[0])
+        return replies
 
     def _heard(self, slot: int, node: bytes) -> None:
         self.beats[slot, node] = self.world.hub.now, self.world.network.seconds_away()
@@ -66,10 +67,10 @@ class NodeWatch:
 
     def _reap(self, machine: Machine, keys: Words, args: Words, evaluate: Evaluate) -> Any:
         node, slot = args[0], slot_of(keys[0])
-        status = self.server.execute(slot, "HGET", [keys[3], node])
+        sequence, mark = self.server.execute(slot, "HMGET", [keys[3], node, b"-" + node])
         reply = evaluate()
         if reply >= 0:
-            if status is not None:  # else it is being reaped already
+            if sequence is not None and mark is None:
                 self._check_death(machine, slot, node)
             if isinstance(machine, Outside) or node not in machine.ids:
                 self.reaped.add(node)
@@ -80,8 +81,8 @@ class NodeWatch:
         if isinstance(machine, Outside) or self._owner(node).dead:
             return
         silent = self._silence(slot, node)
+        channel = Keys().alive(node)
         network = self.world.network
-        channel = b"alive-" + node
         stood = self.world.hub.now - network.gone_since.get(channel, -100.0) > SEEN_GONE
         stood &= any(channel in listener.channels for listener in network.listeners)
         if silent >= (NODE_TIMEOUT if stood else GONE_SECONDS) - MARGIN:

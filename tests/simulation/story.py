@@ -71,6 +71,7 @@ class Story:
     ended: int = -1
     announced: int = -1  # on end-task
     kept: bool = False
+    nudged: bool = False  # brought back before its time
 
 
 class UserRun:
