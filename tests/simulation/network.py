@@ -75,6 +75,7 @@ class Network:
         self.slowest = slowest  # seconds
         self.fault = fault
         self.watch: Callable[..., Any] = lambda _machine, _name, _keys, _args, evaluate: evaluate()
+        self.on_refusal: Callable[[str], None] = lambda _what: None
         self.trace: Callable[[str], None] | None = None
         self.clocks = [0.0] * len(SLOTS)
         self.cluster = False  # has each slot, and each record, a server of its own?
@@ -161,6 +162,7 @@ class Network:
             reply = self._execute_one(machine, command)
         except ServerError as error:
             reply = error
+            self.on_refusal(f"{machine.label} {_short(self._name(command))}: {error}")
         if self.trace:
             self.trace(f"{machine.label} {_short(self._name(command))} -> {_shown(reply)}")
         return reply
@@ -188,7 +190,7 @@ class Network:
         return reply
 
     def _evaluate(self, machine: Machine, name: str, keys: Sequence[bytes], args: Sequence[bytes]) -> Any:
-        if name == "beat" and len(keys) > 4:  # of several queues at once: each has a server of its own here
+        if name == "beat" and len(keys) > 4 and not self.cluster:  # of queues that are servers of their own here
             groups = [keys[n : n + 4] for n in range(0, len(keys), 4)]
             return [row for group in groups for row in self._evaluate(machine, name, group, args)]
         slots = {slot_of(key) for key in keys}

@@ -50,6 +50,7 @@ class World:
         self._undo: list[Callable[[], None]] = []
         self.checker = Checker(self)
         self.network.watch = self.checker.watch
+        self.network.on_refusal = lambda what: self.checker.fail("the server refused a command", what)
         self.nodes: list[NodeMachine] = []
         self.outside = Outside(self, "p")
         self.acts = Acts(self)
