@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 MINUTES ?= 60
 
-.PHONY: demo test lint types contracts check detection bench-floor bench-drain chaos soak clean
+.PHONY: demo test lint types contracts check detection bench-floor bench-drain bench-durable chaos soak clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/pytask demo $(ARGS)
@@ -31,6 +31,9 @@ detection: $(VENV)/.installed-dev
 
 bench-floor: $(VENV)/.installed-dev
 	@$(BIN)/python benchmarks/floor.py
+
+bench-durable: $(VENV)/.installed-dev
+	@$(BIN)/python benchmarks/durable.py
 
 bench-drain: $(VENV)/.installed-dev
 	@$(BIN)/python benchmarks/drain.py
