@@ -267,7 +267,7 @@ CONTROLS: dict[str, Control] = {
         why_not="begin answers `tail` for a fence that is closed: what follows an end is done a second time",
     ),
     "a run that a newer claim follows": Control(
-        (TWICE, TWICE_HERE), methods=((Stopper, "abandon", nothing),), emphasis=KILLS
+        (TWICE, TWICE_HERE, GOES_ON), methods=((Stopper, "abandon", nothing),), emphasis=KILLS
     ),
     "sweep": Control((LOST, NO_REST), methods=((Sweep, "boot", nothing),), failover=True),
     "hold": Control(
