@@ -118,3 +118,20 @@ def test_a_frozen_server_ends_nothing_for_eight_seconds(deployment, server, star
     server.wait_for_state("N", "SUCCESS")
     assert server.field("L", "deliveries") == "0"
     assert "comes back" not in node.text()
+
+
+@pytest.mark.parametrize("deployment", ["valkey"], indirect=True)
+def test_a_node_that_is_paused_while_redis_is_away_stays_paused_when_it_is_back(deployment, server, start_node):
+    node = start_node(node_timeout="2")
+    deployment.server.kill()
+    node.wait_for_log("comes back under a new id")
+    node.signal(signal.SIGTSTP)
+    node.wait_for_log("no new tasks until SIGCONT")
+    deployment.server.start()
+    node.wait_for_log("is back as")
+    server.create("N", "noop")
+    wait_until(lambda: server.redis.hlen("{new-task}:nodes") == 1, "it beats")
+    node.wait_for_log("no new tasks until SIGCONT")
+    assert server.state("N") is None
+    node.signal(signal.SIGCONT)
+    server.wait_for_state("N", "SUCCESS")

@@ -40,7 +40,6 @@ class Identity(Service):
         self.on_given_up: Callable[[], None] = lambda: None
         self.on_new: Callable[[], None] = lambda: None
         self._refused = b""
-        self._accepting = False  # did it take tasks when it gave up?
         self._wake = Event()
 
     def wake(self) -> None:
@@ -73,12 +72,9 @@ class Identity(Service):
     def _come_back(self, why: str) -> None:
         state = self.state
         log.error("node %s stops its runs and comes back under a new id: %s", state.label, why)
-        self._accepting = self._accepting or state.accepting.is_set()
         old = self._give_up()
         self._change(old, new_node_id(state.settings.node_name))
-        if self._accepting:
-            state.accepting.set()
-        self._accepting = False
+        state.want(state.wanted)
         self.on_new()
         log.warning("node %s is back as %s", old.decode(), state.label)
 

@@ -153,7 +153,7 @@ class Node:
         self.local.start()
         for intake in self.intakes:
             intake.start()
-        self.state.accepting.set()
+        self.state.want(True)
 
     def _reach(self) -> None:
         deadline = time.monotonic() + self.settings.connect_timeout
@@ -187,7 +187,7 @@ class Node:
 
     def pause(self) -> None:
         """Take no new tasks; those that run go on."""
-        self.state.accepting.clear()
+        self.state.want(False)
         self._interrupt_intakes()
         self.probation.give_back()
 
@@ -197,13 +197,13 @@ class Node:
 
     def resume(self) -> None:
         """Take tasks again."""
-        self.state.accepting.set()
+        self.state.want(True)
 
     # End.
 
     def stop(self) -> bool:
         """End in order. True where nothing but forever tasks had to be cut short."""
-        self.state.accepting.clear()
+        self.state.want(False)
         for intake in self.intakes:
             intake.finish(timeout=2.0)
         self.probation.give_back()

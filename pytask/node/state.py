@@ -43,11 +43,20 @@ class NodeState:
         self.queue_names = list(self.queues)
         self.registry = Registry(settings.concurrency)
         self.accepting = Event()
+        self.wanted = False  # is it to take tasks, whenever it can? Not while it is paused, nor at its end
         self.given_up = b""  # the last id under which this node ended its runs by itself, or was declared dead
 
     def goes_by(self, node: bytes) -> bool:
         """Is this id ours, and still believed to live?"""
         return node == self.id and node != self.given_up
+
+    def want(self, work: bool) -> None:
+        """Take tasks, or none; a node that is about to come back under a new id obeys when it is back."""
+        self.wanted = work
+        if work and self.goes_by(self.id):
+            self.accepting.set()
+        elif not work:
+            self.accepting.clear()
 
     @property
     def label(self) -> str:
