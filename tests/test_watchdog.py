@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import redis
 from conftest import Events, wait_until
 
 pytestmark = pytest.mark.alone
@@ -12,7 +13,7 @@ pytestmark = pytest.mark.alone
 
 def test_a_node_whose_blocking_move_never_ends_says_so_and_begins_its_intake_again(server, start_node):
     node = start_node(node_timeout="2")  # so that a move takes a second, and three are soon over
-    of_nodes = Events(server.url, "node-*")
+    of_nodes = Events(redis.Redis.from_url(server.url), "node-*")
     server.create("C", "clog")
     wait_until(lambda: server.redis.get("clogged"), "its intake hangs")
     server.create("T", "noop")
