@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from chaos import histories
 from chaos.cluster import Cluster
 from chaos.load import Shape
 from chaos.scenario import Plan, Result, Scenario
@@ -42,6 +43,7 @@ ROUNDS: dict[str, tuple[Plan, Callable[[], Deployment]]] = {
     "single redis": (ALONE, lambda: Single("redis")),
 }
 STORIES = {"crash points": "test_chaos_points.py", "lost replies": "test_chaos_replies.py"}
+HISTORIES = "random tester"
 
 console = Console(stderr=True)
 
@@ -77,6 +79,17 @@ def run_stories(name: str, rounds: int, seed: int) -> bool:
     return subprocess.run(command, cwd=TESTS, env=environ, check=False).returncode == 0
 
 
+def run_histories(seed: int, count: int) -> bool:
+    """The random tester, with a bar. False where a history broke a promise."""
+    columns = (TextColumn("{task.description:20}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task(HISTORIES, total=count + count // histories.SHARE)
+        failed = histories.play(seed, count, lambda done: progress.advance(bar, done))
+    for text in failed:
+        console.print(text, markup=False)
+    return not failed
+
+
 def report(rows: dict[str, dict[str, Any]]) -> Table:
     """A column a round, a line a figure."""
     table = Table(title="chaos")
@@ -92,13 +105,16 @@ def report(rows: dict[str, dict[str, Any]]) -> Table:
 def main() -> int:
     """Run the rounds that were asked for."""
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__.splitlines()[0])
-    parser.add_argument("--only", action="append", choices=[*ROUNDS, *STORIES], help="this round; may be repeated")
+    parser.add_argument(
+        "--only", action="append", choices=[*ROUNDS, *STORIES, HISTORIES], help="this round; may be repeated"
+    )
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--tasks", type=int, default=SHAPE.tasks)
     parser.add_argument("--seconds", type=float, default=SHAPE.seconds)
     parser.add_argument("--rounds", type=int, default=20, help="of each crash point")
+    parser.add_argument("--seeds", type=int, default=histories.SEEDS, help="of the random tester")
     options = parser.parse_args()
-    wanted = options.only or [*ROUNDS, *STORIES]
+    wanted = options.only or [*ROUNDS, *STORIES, HISTORIES]
     console.print(f"seed {options.seed}: give it again with --seed")
     rows, fine = {}, True
     for name in [name for name in wanted if name in ROUNDS]:
@@ -112,6 +128,8 @@ def main() -> int:
         Console().print(report(rows))
     for name in [name for name in wanted if name in STORIES]:
         fine = run_stories(name, options.rounds, options.seed) and fine
+    if HISTORIES in wanted:
+        fine = run_histories(options.seed, options.seeds) and fine
     console.print("all is well" if fine else "[red]something is wrong[/red]")
     return 0 if fine else 1
 

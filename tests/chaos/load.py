@@ -38,6 +38,7 @@ class Load:
         self.acknowledged: list[str] = []
         self.duplicates = 0
         self.retries = 0
+        self.last_push = 0.0  # monotonic second
         self.error: BaseException | None = None
         self._again: list[tuple[float, str, str]] = []
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -73,6 +74,7 @@ class Load:
                     self._create(queue, rows)
             made = wanted
             self._push_again()
+            self.last_push = time.monotonic()
             time.sleep(TICK)
 
     def _queue(self, number: int) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chaos import journal
+from chaos import journal, times
 from chaos.checker import Checker, Verdict, wait_until_ended
 from chaos.faults import Faults
 from chaos.fleet import Fleet
@@ -106,6 +106,7 @@ class Scenario:
         verdict = checker.check(self.watcher.successes)
         verdict.figures["open at the deadline"] = len(left)
         verdict.figures["duplicate pushes"] = self.load.duplicates
+        verdict.figures |= times.describe(runs, self.faults.done, self.load.last_push)
         statuses = self.fleet.stop()
         if any(statuses):
             verdict.complain("exit status", str(statuses))
