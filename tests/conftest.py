@@ -42,11 +42,16 @@ def wait_until(condition: Callable[[], Any], what: str = "", deadline: float = D
 
 
 def kinds() -> list[str]:
+    """The servers that tests run on; PYTASK_TEST_SERVERS chooses others."""
     found = ["valkey"]
     required = os.environ.get("PYTASK_TEST_REQUIRE", "").split(",")
     if shutil.which("redis-server") or "redis-server" in required:
         found.append("redis")
     return os.environ.get("PYTASK_TEST_SERVERS", ",".join(found)).split(",")
+
+
+ON_ONE_SERVER = pytest.mark.parametrize("running_server", kinds()[:1], indirect=True)
+"""For long tests of what has nothing to do with the kind of the server."""
 
 
 @pytest.fixture(scope="session", params=kinds())

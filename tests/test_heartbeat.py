@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
-from conftest import wait_until
+from conftest import ON_ONE_SERVER, wait_until
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, ON_ONE_SERVER]
 
 
 def sequence(server, node) -> int:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from conftest import wait_until
+from conftest import ON_ONE_SERVER, wait_until
 
 from pytask.node.outbox import MOST_BYTES, MOST_ROWS, iter_batches
 
@@ -58,6 +58,7 @@ def test_tasks_get_their_data_whatever_stands_beside_them(server, start_node):
         assert server.field(str(number), "attempt") == "1"
 
 
+@ON_ONE_SERVER
 @pytest.mark.alone
 def test_tasks_with_a_mebibyte_each_do_not_fill_the_memory_of_a_node(server, start_node):
     node = start_node()

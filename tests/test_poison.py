@@ -7,11 +7,11 @@ import signal
 from collections import Counter
 
 import pytest
-from conftest import wait_until
+from conftest import ON_ONE_SERVER, wait_until
 
 from pytask.node.heartbeat import BLOCKED_STATUS
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, ON_ONE_SERVER]
 
 INNOCENTS = 1_000
 

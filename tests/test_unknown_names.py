@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 
 import pytest
-from conftest import wait_until
+from conftest import ON_ONE_SERVER, wait_until
 
 MANY = 10_000
 
 
+@ON_ONE_SERVER
 @pytest.mark.alone
 def test_ten_thousand_unknown_names_do_not_hold_an_innocent_task_up(server, start_node):
     start_node(unknown_wait="600")

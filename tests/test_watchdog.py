@@ -6,9 +6,9 @@ import json
 
 import pytest
 import redis
-from conftest import Events, wait_until
+from conftest import ON_ONE_SERVER, Events, wait_until
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, ON_ONE_SERVER]
 
 
 def test_a_node_whose_blocking_move_never_ends_says_so_and_begins_its_intake_again(server, start_node):
