@@ -275,6 +275,18 @@ def test_a_due_id_that_is_claimed_or_on_its_way_is_looked_at_a_second_later(queu
     assert queue.waiting() == []
 
 
+@pytest.mark.parametrize("mark", [b"-lost push", b"-lost back young"])
+def test_what_goes_back_to_the_head_unbegun_still_follows_its_dead_node(queue, mark):
+    queue.push(b"T")
+    queue.redis.hset(queue.keys.claims, b"T", mark)
+    claim = queue.take()[b"T"]
+    assert (claim.lost, claim.how) == ((b"2", b"back") if b"young" in mark else (b"1", b"push"))
+    queue.release(claim, "head")
+    assert queue.mark() == mark
+    assert queue.waiting() == [b"T"]
+    assert queue.take()[b"T"][2:] == claim[2:]
+
+
 def test_a_nudge_brings_a_parked_id_to_the_head(queue):
     queue.push("waits")
     queue.redis.zadd(queue.keys.due, {"T": 9e9})

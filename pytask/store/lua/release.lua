@@ -11,14 +11,21 @@ for i = 4, #ARGV, 4 do ids[#ids + 1] = ARGV[i] end
 local mine = redis.call('HMGET', KEYS[3], unpack(ids))
 local owners = redis.call('HMGET', KEYS[2], unpack(ids))
 local again = redis.call('EXISTS', KEYS[4]) == 1 and redis.call('SMISMEMBER', KEYS[4], unpack(ids)) or {}
-local gone, owned, due, ended, dead, head, tail, counts = {}, {}, {}, {}, {}, {}, {}, {}
+local gone, owned, marks, due, ended, dead, head, tail, counts = {}, {}, {}, {}, {}, {}, {}, {}, {}
 local now = redis.call('TIME')
 now = now[1] .. '.' .. string.format('%06d', now[2])
 for i, id in ipairs(ids) do
   local fence, mode, state = ARGV[4 * i + 1], ARGV[4 * i + 2], ARGV[4 * i + 3]
   if mine[i] and string.match(mine[i], '^%d+') == fence then
     gone[#gone + 1] = id
-    if owners[i] == node .. ' ' .. fence then owned[#owned + 1] = id end
+    if owners[i] == node .. ' ' .. fence then
+      -- what goes back unbegun still follows a dead node's claim: its record may lack its tail
+      local lost, how = string.match(mine[i], '^%d+ (%d) (%a+)')
+      if mode == 'head' and lost ~= '0' then
+        marks[#marks + 1] = id
+        marks[#marks + 1] = '-lost ' .. how .. (lost == '2' and ' young' or '')
+      else owned[#owned + 1] = id end
+    end
     if mode ~= 'early' then due[#due + 1] = id end
     if mode == 'end' then
       ended[#ended + 1] = now
@@ -33,6 +40,7 @@ end
 if #gone == 0 then return 0 end
 redis.call('HDEL', KEYS[3], unpack(gone))
 if #owned > 0 then redis.call('HDEL', KEYS[2], unpack(owned)) end
+if #marks > 0 then redis.call('HSET', KEYS[2], unpack(marks)) end
 if #due > 0 and redis.call('EXISTS', KEYS[5]) == 1 then redis.call('ZREM', KEYS[5], unpack(due)) end
 if redis.call('EXISTS', KEYS[9]) == 1 then redis.call('HDEL', KEYS[9], unpack(gone)) end
 if #ended > 0 then
