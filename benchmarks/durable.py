@@ -17,7 +17,8 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from chaos.deployments import Replicated, wait_for  # noqa: E402
+from chaos.replicated import Replicated  # noqa: E402
+from chaos.rig import wait_for  # noqa: E402
 
 from pytask import PyTask  # noqa: E402
 

@@ -10,7 +10,10 @@ from collections import Counter
 
 import pytest
 import redis
-from chaos.deployments import Cluster, Deployment, Sentinel, Tls, wait_for
+from chaos.cluster import Cluster
+from chaos.sentinels import Sentinels
+from chaos.servers import Deployment
+from chaos.tls import Tls
 from conftest import Events, Server, wait_until
 from redis.crc import key_slot
 
@@ -21,7 +24,7 @@ from pytask.store.addresses import resolve_target
 KINDS = {
     "cluster-valkey": lambda: Cluster(),
     "cluster-redis": lambda: Cluster("redis"),
-    "sentinel-valkey": lambda: Sentinel(),
+    "sentinel-valkey": lambda: Sentinels(password="secret"),
     "tls-redis": lambda: Tls(),
 }
 
@@ -172,7 +175,7 @@ SENTINEL = pytest.mark.parametrize("deployment", ["sentinel-valkey"], indirect=T
 @CLUSTERS
 @pytest.mark.parametrize("form", ["url", "pairs", "texts", "dicts", "mapping", "client"])
 def test_an_app_takes_a_cluster_in_every_form(server, deployment, form):
-    ports = deployment.ports
+    ports = [process.port for process in deployment.servers]
     given = {
         "url": deployment.url,
         "pairs": [("127.0.0.1", port) for port in ports],
@@ -231,9 +234,7 @@ def test_keys_under_way_to_another_server_are_followed(server, deployment):
     key = b"task-T"
     slot, source = key_slot(key), deployment.owner(key_slot(key))
     to = next(master for master in deployment.masters() if master is not source)
-    here, there = (deployment.tell(process, "MYID").decode() for process in (source, to))
-    deployment.tell(to, "SETSLOT", slot, "IMPORTING", here)
-    deployment.tell(source, "SETSLOT", slot, "MIGRATING", there)
+    deployment.open_migration(slot, to)
     try:
         app.helpers.set_task("T", task="noop", text="hello")
         with to.client() as client:
@@ -241,8 +242,7 @@ def test_keys_under_way_to_another_server_are_followed(server, deployment):
         assert app.helpers.get_task("T", "text") == "hello"
         assert app.helpers.store.records.stop(b"T")[0] == b"ok", "a script, which that server has not seen yet"
     finally:
-        for process in deployment.masters():
-            deployment.tell(process, "SETSLOT", slot, "NODE", there)
+        deployment.close_migration(slot, to)
         app.close()
     assert server.redis.hget(key, "control") == b"stop"
 
@@ -273,9 +273,8 @@ def test_sentinel_tells_of_a_master_that_nobody_knows(deployment):
 
 @SENTINEL
 def test_a_client_that_follows_sentinel_is_taken(deployment):
-    sentinel = redis.Sentinel([("127.0.0.1", port) for port in deployment.sentinel_ports])
+    sentinel = redis.Sentinel([("127.0.0.1", guard.port) for guard in deployment.guards])
     app = PyTask(sentinel.master_for("mymaster", password="secret"))
     assert app.helpers.start_task("noop")
     assert app.redis.ping()
     app.close()
-    wait_for(deployment.is_settled, "all is well")

@@ -31,7 +31,7 @@ class Certificates:
     def _make_authority(self) -> None:
         self._run(
             "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=chaos authority",
-            "-keyout", "ca.key", "-out", "ca.crt",
+            "-addext", "keyUsage=critical,keyCertSign", "-keyout", "ca.key", "-out", "ca.crt",
         )  # fmt: skip
 
     def _make(self, name: str) -> None:

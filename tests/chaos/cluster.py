@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -60,6 +61,91 @@ class Cluster(Deployment):
         self._wait(self.is_whole, "all replicas follow")
         for client in clients:
             client.close()
+
+    # What the cluster says of itself.
+
+    def tell(self, server: ServerProcess, *words: object) -> Any:
+        """The reply of one server to CLUSTER ...."""
+        with server.client(socket_timeout=5) as client:
+            client.response_callbacks.clear()
+            return client.execute_command("CLUSTER", *words)
+
+    def name_of(self, server: ServerProcess) -> str:
+        """The id by which the cluster knows a server."""
+        return str(self.tell(server, "MYID").decode())
+
+    def slots(self, server: ServerProcess) -> list[list[Any]]:
+        """CLUSTER SLOTS, as one server sees it: first, last, master, replicas."""
+        return list(self.tell(server, "SLOTS"))
+
+    def _row(self, slot: int) -> list[Any]:
+        for server in self.masters():
+            for row in self.slots(server):
+                if row[0] <= slot <= row[1]:
+                    return row
+        raise LookupError(f"nobody serves slot {slot}")
+
+    def _server_at(self, port: int) -> ServerProcess:
+        return next(server for server in self.servers if server.port == port)
+
+    def owner(self, slot: int) -> ServerProcess:
+        """The master of a slot, as a master sees it: it may be dead."""
+        return self._server_at(int(self._row(slot)[2][1]))
+
+    def replica_of(self, master: ServerProcess) -> ServerProcess:
+        """The replica of a master that works."""
+        return self._server_at(int(self._role(master)[2][0][1]))
+
+    # What is done to it.
+
+    def open_migration(self, slot: int, to: ServerProcess) -> None:
+        """Say that a slot is on its way to another master: of that one the keys are asked that its own lacks."""
+        source = self.owner(slot)
+        self.tell(to, "SETSLOT", slot, "IMPORTING", self.name_of(source))
+        self.tell(source, "SETSLOT", slot, "MIGRATING", self.name_of(to))
+
+    def move_keys(self, slot: int, to: ServerProcess) -> None:
+        """Move the keys of a slot that is on its way."""
+        source = self.owner(slot)
+        with source.client(socket_timeout=10) as client:
+            while keys := self.tell(source, "GETKEYSINSLOT", slot, 100):
+                client.execute_command("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "REPLACE", "KEYS", *keys)
+
+    def close_migration(self, slot: int, to: ServerProcess) -> None:
+        """Say to all that the slot has arrived."""
+        source, name = self.owner(slot), self.name_of(to)
+        for server in [to, source, *(other for other in self.masters() if other not in (to, source))]:
+            self.tell(server, "SETSLOT", slot, "NODE", name)
+
+    def migrate(self, slot: int, to: ServerProcess) -> None:
+        """Move a slot with its keys to another master, as `redis-cli --cluster reshard` does."""
+        self.open_migration(slot, to)
+        self.move_keys(slot, to)
+        self.close_migration(slot, to)
+
+    def fail_over(self, master: ServerProcess, how: str = "") -> ServerProcess:
+        """Let the replica of a master that works take over; blocks until all know. Returns the new master.
+
+        `how`: as in CLUSTER FAILOVER. With none the two do it together, and nothing is lost.
+        """
+        new = self.replica_of(master)
+        self.tell(new, "FAILOVER", *filter(None, [how]))
+        self.wait_for_master(new)
+        return new
+
+    def wait_for_master(self, server: ServerProcess) -> None:
+        """Block until a server is the master of slots by what all servers say that answer."""
+        self._wait(
+            lambda: all(server.port in ports for ports in self._masters_by_view()), "all know the new master"
+        )
+
+    def _masters_by_view(self) -> list[set[int]]:
+        views = []
+        for server in self.servers:
+            with contextlib.suppress(redis.RedisError):
+                if server.alive:
+                    views.append({int(row[2][1]) for row in self.slots(server)})
+        return views
 
     def _wait(self, condition: Any, what: str) -> None:
         deadline = time.monotonic() + FORM_SECONDS

@@ -23,6 +23,7 @@ sentinel monitor {service} 127.0.0.1 {master} 2
 sentinel down-after-milliseconds {service} 1500
 sentinel failover-timeout {service} 6000
 sentinel parallel-syncs {service} 2
+{login}
 """
 
 
@@ -37,20 +38,27 @@ class SentinelProcess(ServerProcess):
 
 
 class Sentinels(Deployment):
-    """`servers` hold data; `guards` are the sentinels."""
+    """`servers` hold data, and want the password where one is given; `guards` are the sentinels."""
 
-    def __init__(self, kind: str = "valkey") -> None:
+    def __init__(self, kind: str = "valkey", *, password: str = "") -> None:
         super().__init__()
         self.name = f"sentinel {kind}"
+        self.connect = {"password": password} if password else {}
         binary, ports = binary_of(kind), find_ports(6)
         for number, port in enumerate(ports[:3]):
             given = {**DURABLE, "repl-diskless-sync-delay": 0}
             if number:
                 given["replicaof"] = f"127.0.0.1 {ports[0]}"
-            self.servers.append(ServerProcess(binary, self.folder / str(port), port, given))
-        options = {"master": ports[0]}
+            if password:
+                given |= {"requirepass": password, "masterauth": password}
+            self.servers.append(ServerProcess(binary, self.folder / str(port), port, given, self.connect))
+        options = {
+            "master": ports[0],
+            "login": f"sentinel auth-pass {SERVICE} {password}" if password else "",
+        }
         self.guards = [SentinelProcess(binary, self.folder / str(port), port, options) for port in ports[3:]]
-        self.url = f"redis+sentinel://{','.join(f'127.0.0.1:{port}' for port in ports[3:])}/{SERVICE}"
+        hosts = ",".join(f"127.0.0.1:{port}" for port in ports[3:])
+        self.url = f"redis+sentinel://{f':{password}@' if password else ''}{hosts}/{SERVICE}"
 
     def start(self) -> None:
         """Start all; blocks until the replicas follow and the sentinels know of each other."""
@@ -73,7 +81,7 @@ class Sentinels(Deployment):
     def client(self) -> redis.Redis:
         guards = [("127.0.0.1", guard.port) for guard in self.guards]
         plain: dict[str, Any] = {"socket_timeout": 5, "retry": Retry(NoBackoff(), 0)}
-        return Sentinel(guards, sentinel_kwargs=plain).master_for(SERVICE, **plain)
+        return Sentinel(guards, sentinel_kwargs=plain).master_for(SERVICE, **plain, **self.connect)
 
     def masters(self) -> list[ServerProcess]:
         """The one that the sentinels name, where it lives."""
