@@ -64,7 +64,7 @@ KEY_TABLE = (
         "{<q>}:of:<node>",
         "hash",
         "queue",
-        "claim, release, park, miss, reap, renew, hold, disown",
+        "claim, release, park, miss, reap, renew, hold, rescue, disown",
         "while the node has claims",
         "id -> `<fence> <lost> <how> <early>`",
     ),

@@ -421,17 +421,30 @@ def test_a_dry_run_changes_nothing_and_says_what_would_be(queue):
 
 
 def test_a_second_rescue_changes_nothing(queue):
-    rows = [Rescue(b"T"), Rescue(b"L", lost=True), Rescue(b"D", due=b"9999999999")]
-    assert queue.store.traces.rescue("", rows) == [b"pushed", b"pushed", b"parked"]
+    rows = [Rescue(b"T"), Rescue(b"D", due=b"9999999999")]
+    assert queue.store.traces.rescue("", rows) == [b"pushed", b"parked"]
     before = queue.state()
-    assert queue.store.traces.rescue("", rows) == [b"here"] * 3
+    assert queue.store.traces.rescue("", rows) == [b"here"] * 2
+    assert queue.state() == before
+
+
+def test_a_second_rescue_of_a_lost_claim_does_not_push_what_has_ended_meanwhile(queue):
+    """It would be claimed as lost once more, and its end told and counted twice."""
+    queue.redis.hset(queue.keys.claims_of(B), b"L", "7 0 push 0")
+    assert queue.store.traces.rescue("", [Rescue(b"L")], B) == [b"pushed"]
+    claim = queue.take()[b"L"]
+    assert claim.lost == b"1"
+    queue.claims.release(A, [(b"L", claim.fence, "end", "SUCCESS")])
+    before = queue.state()
+    assert queue.store.traces.rescue("", [Rescue(b"L")], B) == [b"here"]
     assert queue.state() == before
 
 
 def test_rescue_asks_itself_whether_a_node_owns_the_id(queue):
     queue.take_one()
     before = queue.state()
-    assert queue.store.traces.rescue("", [Rescue(b"T", lost=True)]) == [b"here"]
+    queue.redis.hset(queue.keys.claims_of(B), b"T", "7 0 push 0")
+    assert queue.store.traces.rescue("", [Rescue(b"T")], B) == [b"here"]
     assert queue.state() == before
 
 

@@ -29,10 +29,9 @@ class Record(NamedTuple):
 
 
 class Rescue(NamedTuple):
-    """An id to put back. `lost`: a node owned it that is gone. `due`: until when it waits, or empty."""
+    """An id to put back. `due`: until when it waits, or empty."""
 
     id: bytes
-    lost: bool = False
     due: bytes = b""
 
 
@@ -170,15 +169,19 @@ class Traces:
 
     # Putting back.
 
-    def rescue(self, queue: str, rows: Sequence[Rescue]) -> list[bytes]:
-        """Put ids back where they are in no structure of their queue: `here`, `parked` or `pushed` for each."""
+    def rescue(self, queue: str, rows: Sequence[Rescue], owner: bytes | None = None) -> list[bytes]:
+        """Put ids back where they are in no structure of their queue: `here`, `parked` or `pushed` for each.
+
+        `owner`: the node, gone without a trace, among whose claims they were found; they are taken from there.
+        """
         k: QueueKeys = self.keys.queue(queue)
+        keys = [k.key, k.claims, k.due, k.nodes, *([k.claims_of(owner)] if owner is not None else ())]
         answers: list[bytes] = []
         for start in range(0, len(rows), RESCUE_MOST):
             args: list[object] = [NEAR]
             for row in rows[start : start + RESCUE_MOST]:
-                args += (row.id, int(row.lost), row.due)
-            answers += self.client.call("rescue", (k.key, k.claims, k.due, k.nodes), args)
+                args += (row.id, row.due)
+            answers += self.client.call("rescue", keys, args)
         return answers
 
     def disown(self, queue: str, node: bytes) -> int:

@@ -290,21 +290,21 @@ class Sweeping:
         report.inboxes += sum(self._empty(queue, node) for queue, node in sorted(suspects.inboxes))
         report.endings += sum(map(self._give_back, sorted(suspects.takers)))
 
-    def _rescue(self, queue: str, rows: list[Rescue]) -> Counter[str]:
+    def _rescue(self, queue: str, rows: list[Rescue], owner: bytes | None = None) -> Counter[str]:
         if self.dry_run:
             return Counter("parked" if row.due else "pushed" for row in rows)
         counts: Counter[str] = Counter()
         for batch in _batches(rows, BATCH):
             self.pace(BATCH)
             points.reach("before-rescue")
-            counts.update(answer.decode() for answer in self.traces.rescue(queue, batch))
+            counts.update(answer.decode() for answer in self.traces.rescue(queue, batch, owner))
             points.reach("after-rescue")
         return counts
 
     def _disown(self, queue: str, node: bytes) -> int:
         count = 0
         for entries in self.traces.iter_claims_of(queue, node):
-            count += self._rescue(queue, [Rescue(task_id, lost=True) for task_id in entries])["pushed"]
+            count += self._rescue(queue, [Rescue(task_id) for task_id in entries], node)["pushed"]
         if not self.dry_run:
             self.traces.disown(queue, node)
         return count

@@ -16,9 +16,9 @@ SHARE = 10  # of so many seeds one is also played with failovers
 
 
 def play(first: int, count: int, tick: Callable[[int], None]) -> list[str]:
-    """Play `count` histories from a seed on, and a tenth as many with failovers; what failed, as the tester tells it.
+    """Play `count` histories from a seed on, and a tenth as many with failovers.
 
-    `tick` is called with the number of histories that are done.
+    Returns what failed, as the tester tells it. `tick` is called with the number of histories that are done.
     """
     parts = [*_parts(first, count), *_parts(first, count // SHARE, "--failover")]
     failed: list[str] = []

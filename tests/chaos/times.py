@@ -45,7 +45,10 @@ def until_run_again(runs: Runs, faults: Iterable[Fault], kind: str) -> list[floa
 
 
 def until_claimed(runs: Runs, faults: Iterable[Fault]) -> list[float]:
-    """For each failover: from the death of the master until the next claim. A fence is the microsecond of its claim."""
+    """For each failover: from the death of the master until the next claim.
+
+    A fence is the microsecond of its claim.
+    """
     wall = time.time() - time.monotonic()
     claims = sorted(run.fence / 1e6 - wall for row in runs.values() for run in row)
     waits = []

@@ -1,9 +1,11 @@
 -- rescue: put ids back that are in no structure of their queue any more; the sweep's.
--- KEYS  1 q, 2 claims, 3 due, 4 nodes
--- ARGV  1 how many ids at each end of the queue are looked at, then for each: id, lost (1: a node owned it, which is gone
---       without a trace; else 0), due (epoch seconds until which it waits; '' for none)
--- Returns for each: 'here' where a node owns it, it is parked, or stands at an end of the queue; else 'parked' or 'pushed'.
--- A second run answers 'here', or pushes an id a second time, which starts nothing.
+-- KEYS  1 q, 2 claims, 3 due, 4 nodes, 5 of:<node> of a node that is gone without a trace, where its claims are put back
+-- ARGV  1 how many ids at each end of the queue are looked at, then for each: id, due (epoch seconds until which it
+--       waits; '' for none)
+-- Returns for each: 'here' where a node owns it, it is parked, stands at an end of the queue, or is not in of:<node> any
+-- more; else 'parked' or 'pushed'. What was in of:<node> is taken out of it.
+-- A second run answers 'here', or pushes an id a second time, which starts nothing; one from of:<node> only once, since
+-- it is marked as lost, and what it ended as is told again.
 -- a key of another type must refuse the whole move, before its first write: half a move would lose ids
 redis.call('LLEN', KEYS[1])
 local time = redis.call('TIME')
@@ -19,7 +21,8 @@ local function waits(id)
     or redis.call('LPOS', KEYS[1], id, 'RANK', -1, 'MAXLEN', ARGV[1])
 end
 
-local function rescue(id, lost, due)
+local function rescue(id, due)
+  if KEYS[5] and redis.call('HDEL', KEYS[5], id) == 0 then return 'here' end
   local claim = redis.call('HGET', KEYS[2], id)
   if claim and string.sub(claim, 1, 1) ~= '-' then
     local owner = string.match(claim, '^(%S+) %d+$')
@@ -37,12 +40,12 @@ local function rescue(id, lost, due)
       redis.call('ZADD', KEYS[3], string.format('%.6f', math.min(when, 1e12)), id)
       return 'parked'
     end
-    redis.call('HSET', KEYS[2], id, lost == '1' and '-lost push' or '-back')
+    redis.call('HSET', KEYS[2], id, KEYS[5] and '-lost push' or '-back')
   end -- a mark stays: promote passes over what has one, so that a parked id is pushed, too
   redis.call('LPUSH', KEYS[1], id)
   return 'pushed'
 end
 
 local out = {}
-for i = 2, #ARGV, 3 do out[#out + 1] = rescue(ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
+for i = 2, #ARGV, 2 do out[#out + 1] = rescue(ARGV[i], ARGV[i + 1]) end
 return out
