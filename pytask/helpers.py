@@ -155,6 +155,8 @@ class PyTaskHelpers:
             raise _not_found(raw)
         if answer[0] == b"ended":
             return False
+        if answer[1] == states.STOPPED.encode():  # obeyed already: the reply of the first try was lost
+            return True
         queue = self._queue_of(answer[2], answer[3])
         if answer[1] == states.RUNNING.encode():
             self.store.claims(queue).note_stop(raw, answer[4])

@@ -77,7 +77,7 @@ class Tour(Rig):
         self.wait_for_state(endless, "RUNNING")
         self.wait_for_state([parked], "SCHEDULED")
         for task_id in (*endless, parked):
-            helpers.stop_task(task_id)  # may answer False: a stop whose reply was lost was obeyed meanwhile
+            assert helpers.stop_task(task_id), "also where its reply was lost and it was obeyed meanwhile"
         self.wait_for_state([*endless, parked], "STOPPED")
         helpers.restart_task(parked)
 

@@ -9,7 +9,14 @@ import pytest
 from conftest import wait_until
 
 from pytask import PyTask, Task
-from pytask.errors import InvalidInputError, SettingError, StoreRefused, TaskNotFoundError, TaskStateError
+from pytask.errors import (
+    InvalidInputError,
+    SettingError,
+    StoreRefused,
+    StoreUnavailable,
+    TaskNotFoundError,
+    TaskStateError,
+)
 from pytask.store.claims import Claims
 
 FUTURE = "9000000000"
@@ -225,6 +232,45 @@ def test_stopping_a_task_that_has_ended_does_nothing(server, helpers):
         server.redis.hset("task-T", mapping={"task": "echo", "state": state})
         assert helpers.stop_task("T") is False
         assert server.field("T", "control") is None
+
+
+@pytest.fixture
+def meanwhile(helpers, monkeypatch):
+    """Lets the reply of the next script get lost: it is done, then what is given here, then the error comes."""
+
+    def lose_reply(then):
+        client = helpers.store.records.client
+        call = client.call
+
+        def call_in_vain(*args, **options):
+            monkeypatch.setattr(client, "call", call)
+            call(*args, **options)
+            then()
+            raise StoreUnavailable("the reply is lost")
+
+        monkeypatch.setattr(client, "call", call_in_vain)
+
+    return lose_reply
+
+
+def test_a_stop_whose_reply_was_lost_and_that_was_obeyed_meanwhile_is_no_refusal(server, helpers, meanwhile):
+    server.redis.hset("task-T", mapping={"task": "echo", "state": "WAIT"})
+    meanwhile(lambda: server.redis.hset("task-T", "state", "STOPPED"))
+    assert helpers.stop_task("T") is True
+    assert helpers.stop_task("T") is False
+
+
+def test_a_stop_whose_reply_was_lost_is_too_late_where_the_task_ended_otherwise(server, helpers, meanwhile):
+    server.redis.hset("task-T", mapping={"task": "echo", "state": "WAIT"})
+    meanwhile(lambda: server.redis.hset("task-T", "state", "SUCCESS"))
+    assert helpers.stop_task("T") is False
+
+
+def test_a_restart_whose_reply_was_lost_still_pushes_the_id(server, helpers, meanwhile):
+    server.redis.hset("task-T", mapping={"task": "echo", "state": "STOPPED", "at": "new-task:mail"})
+    meanwhile(lambda: None)
+    assert helpers.restart_if_state("T", "STOPPED") is True
+    assert server.redis.lrange("new-task:mail", 0, -1) == [b"T"]
 
 
 @pytest.mark.parametrize("name", ["stop_task", "restart_task"])

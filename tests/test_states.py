@@ -477,7 +477,7 @@ def test_restart_lets_every_task_wait_and_forgets_how_it_ended(task, state):
 def test_restart_in_some_states_only(task):
     task.has(state="ERROR", queue="mail")
     before = task.record
-    assert task.records.restart(b"T", ["SUCCESS", "STOPPED"]) == [b"refused", b"ERROR"]
+    assert task.records.restart(b"T", ["SUCCESS", "STOPPED"]) == [b"refused", b"ERROR", b"", b"mail"]
     assert task.record == before
     assert task.records.restart(b"T", ["SUCCESS", "ERROR"]) == [b"ok", b"ERROR", b"", b"mail"]
     assert task.records.restart(b"T", ["WAIT"])[:2] == [b"ok", b"WAIT"]

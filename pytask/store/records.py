@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pytask.errors import StoreUnavailable
 from pytask.keys import Keys
 from pytask.store.client import Client, as_dict
 
@@ -81,11 +82,25 @@ class Records:
 
     def restart(self, task_id: bytes, states: Sequence[str] = ()) -> list[bytes]:
         """Set WAIT where the state is one of `states` (none: whatever it is), as `restart.lua` says."""
-        return list(self.client.call("restart", (self.keys.task(task_id),), states))
+        answer, repeated = self._call_again("restart", task_id, states)
+        if repeated and answer[:2] == [b"refused", b"WAIT"]:  # a push of what waits harms nothing
+            answer[0] = b"ok"
+        return answer
 
     def stop(self, task_id: bytes) -> list[bytes]:
         """Ask for the end of a task, as `stop.lua` says."""
-        return list(self.client.call("stop", (self.keys.task(task_id),), ()))
+        answer, repeated = self._call_again("stop", task_id, ())
+        if repeated and answer == [b"ended", b"STOPPED"]:
+            answer[0] = b"ok"
+        return answer
+
+    def _call_again(self, name: str, task_id: bytes, args: Sequence[Any]) -> tuple[list[bytes], bool]:
+        """The reply of a script, and whether it was sent again: it may then tell what the first one did."""
+        keys = (self.keys.task(task_id),)
+        try:
+            return list(self.client.call(name, keys, args, patience=0)), False
+        except StoreUnavailable:
+            return list(self.client.call(name, keys, args)), True
 
     def control(self, task_id: bytes, message: str | bytes) -> None:
         """Publish a message on the task's control channel; it may be lost."""
