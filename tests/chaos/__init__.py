@@ -1,6 +1,6 @@
 """Chaos: real nodes and real servers that are killed, frozen and cut off, and a checker of what comes of it.
 
-- `servers`: servers whose processes can be killed, frozen and started again with their data; `cluster`, `sentinels`,
+- `servers`: servers that can be killed, frozen and started again with their data; `cluster`, `sentinels`,
   `replicated` and `tls`: several that belong together
 - `fleet`: nodes as processes; `faults`: what is done to them, with the times; `load`: the producers
 - `journal`: what the tasks' runs write outside Redis; `watcher`: the events; `checker`: compares all of it
