@@ -131,23 +131,27 @@ class Client:
                 replies[n] = answer
         return replies
 
-    def call_groups(
-        self,
-        name: str,
-        groups: Sequence[Sequence[bytes]],
-        args: Sequence[Any],
-        patience: float | bool | None = True,
-    ) -> list[Any]:
-        """The replies of a script that takes groups of keys, each group in one slot: one reply a group.
+    def call_groups(self, name: str, groups: Sequence[Sequence[bytes]], args: Sequence[Any]) -> list[Any]:
+        """The replies of a script that takes groups of keys, each group in one slot: one a group. Tried once.
 
-        Every server is asked before an error is raised.
+        None for a group that is torn: its slot is on its way to another server. Every server is asked before an
+        error is raised.
         """
-        parts = [list(range(len(groups)))] if self.servers.one else by_slot([group[0] for group in groups])
+        numbers = range(len(groups))
+        parts = [numbers] if self.servers.one else [numbers[n : n + 1] for n in numbers]
         commands = [_evaluation(script(name), [key for n in part for key in groups[n]], args) for part in parts]
         replies: list[Any] = [None] * len(groups)
-        for part, answers in zip(parts, self._persist(commands, patience, fleeting=name in FLEETING), strict=True):
+        problem: exceptions.RedisError | None = None
+        for part, answers in zip(parts, self.servers.send(commands), strict=True):
+            if isinstance(answers, exceptions.TryAgainError):
+                continue
+            if isinstance(answers, exceptions.RedisError):
+                problem = answers
+                continue
             for n, answer in zip(part, answers, strict=True):
                 replies[n] = answer
+        if problem:
+            raise translated(problem) from problem
         return replies
 
     def execute_everywhere(self, *command: Any, masters: bool = False) -> dict[str, Any]:

@@ -84,12 +84,19 @@ def beat_all(
 ) -> list[tuple[str, Pulse | int | None]]:
     """Say in several queues that the node lives, tried once: for each its name and what was learnt.
 
-    None after a beat that is not `full`; GONE where the node was declared dead, REFUSED where a key of the queue
-    is of another type.
+    None after a beat that is not `full`, or could not be since the queue's slot moves; GONE where the node was
+    declared dead, REFUSED where a key of the queue is of another type.
     """
-    groups = [(keys.nodes, keys.claims_of(node), keys.control, keys.key) for keys in queues]
-    replies = client.call_groups("beat", groups, (node, sequence, int(full)), patience=0)
+    groups = [_read_by_a_beat(keys, node) if full else (keys.nodes,) for keys in queues]
+    replies = client.call_groups("beat", groups, (node, sequence, int(full)))
+    for number, reply in enumerate(replies):
+        if reply is None:  # keys of a slot that moves cannot be had together, for as long as that takes; one can
+            (replies[number],) = client.call("beat", groups[number][:1], (node, sequence, 0), patience=0)
     return [(keys.name, _read_pulse(reply)) for keys, reply in zip(queues, replies, strict=True)]
+
+
+def _read_by_a_beat(keys: QueueKeys, node: bytes) -> tuple[bytes, ...]:
+    return keys.nodes, keys.claims_of(node), keys.control, keys.key
 
 
 def _read_pulse(reply: list[Any]) -> Pulse | int | None:

@@ -1,5 +1,6 @@
 -- beat: a node says that it lives, in several queues at once; a full beat also tells how its claims stand.
--- KEYS  1 nodes, 2 of:<node>, 3 control, 4 q, ...   (these four for each queue; all in one slot on a cluster)
+-- KEYS  1 nodes, 2 of:<node>, 3 control, 4 q, ...   (these four for each queue, or `nodes` alone where the beat is not
+--       full: while a slot moves, a script with one key is all that works; all in one slot on a cluster)
 -- ARGV  1 node, 2 sequence (grows with each beat, kept by the node), 3 '1': a full beat
 -- Returns for each queue {-1} where the node is absent or being reaped, {-2} where `nodes` is no hash, {} after a
 -- short beat, {its claims, ids that wait, id of a claim that was told to stop, ...} after a full one.
@@ -17,7 +18,7 @@ local function learn(i)
 end
 
 local out = {}
-for i = 1, #KEYS, 4 do
+for i = 1, #KEYS, ARGV[3] == '1' and 4 or 1 do
   -- one command a queue: what HSET returns tells whether the node stood there. Thousands of idle beats count
   local new = redis.pcall('HSET', KEYS[i], ARGV[1], ARGV[2])
   local answer = {}
