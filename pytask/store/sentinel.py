@@ -1,4 +1,9 @@
-"""Redis Sentinel: the sentinels say who the master is. After an error they are asked again, once for all."""
+"""Redis Sentinel: the sentinels say who the master is. After an error they are asked again, once for all.
+
+So they are before each new connection: a master that was replaced comes back as a master, and for some seconds,
+until the sentinels make a replica of it, takes writes that are thrown away then. Where redis-py finds a connection
+broken it would connect to it again by itself.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +11,14 @@ import random
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from redis import exceptions
 from redis.backoff import NoBackoff
-from redis.connection import SSLConnection
+from redis.connection import AbstractConnection, SSLConnection
 from redis.retry import Retry
-from redis.sentinel import MasterNotFoundError, Sentinel
+from redis.sentinel import Sentinel
 
 from pytask.store.cluster import Address
 from pytask.store.servers import Command, Reply, Server
@@ -21,6 +26,7 @@ from pytask.store.target import Target
 
 ASK_TIMEOUT = 1.0  # seconds that a sentinel may take
 LEAST_PAUSE = 0.2  # seconds between two questions
+SILENT_PAUSE = 10.0  # seconds for which a sentinel that did not answer is asked only where no other one does
 # Errors after which another server may be the master.
 CHANGED = (
     exceptions.ConnectionError,
@@ -88,7 +94,9 @@ class SentinelServers:
         self._master: Address | None = None
         self._lock = threading.Lock()
         self._stale = True
-        self._asked = 0.0  # monotonic second
+        self._asked = float("-inf")  # monotonic second
+        self._problem: exceptions.RedisError | None = None  # why the last question has no answer
+        self._silent_until: dict[int, float] = {}  # number of a sentinel -> monotonic second
 
     def send(self, commands: Sequence[Command], *, durable: bool = False) -> list[Reply]:
         """Each command's reply or error, in order."""
@@ -125,28 +133,73 @@ class SentinelServers:
         if not self._stale and self._server is not None:
             return self._server
         with self._lock:
-            recent = time.monotonic() - self._asked < LEAST_PAUSE * random.uniform(1, 1.5)
-            if self._server is not None and (recent or not self._stale):
-                return self._server
-            self._asked = time.monotonic()
-            self._use(self._ask())
-            self._stale = False
+            if self._stale or self._server is None:
+                self._learn()
             assert self._server is not None
             return self._server
+
+    def _learn(self) -> None:
+        """Ask who the master is, unless that was done a moment ago. Needs the lock. Raises RedisError."""
+        if time.monotonic() - self._asked >= LEAST_PAUSE * random.uniform(1, 1.5):
+            self._problem = None
+            try:
+                self._use(self._ask())
+                self._stale = False
+            except exceptions.RedisError as error:
+                self._problem = error
+            self._asked = time.monotonic()
+        if self._problem is not None:
+            raise self._problem
 
     def _use(self, master: Address) -> None:
         if master == self._master and self._server is not None:
             return
         if self._server is not None:
             self._server.forget_idle()
-        self._master, self._server = master, Server(self.target.at(master), **self._how)
+        target = self.target.at(master)
+        target = replace(target, arguments={**target.arguments, "redis_connect_func": self._greet})
+        self._master, self._server = master, Server(target, **self._how)
+
+    def _greet(self, connection: AbstractConnection) -> None:
+        """Begin a new connection, if it goes to the master. Raises ConnectionError."""
+        with self._lock:
+            self._learn()
+            current = self._master
+        address: Address = (connection.host, connection.port)  # type: ignore[attr-defined]
+        if address != current:
+            raise exceptions.ConnectionError(f"{address[0]}:{address[1]} is the master no more")
+        connection.on_connect()
 
     def _ask(self) -> Address:
-        """Who is the master? Raises RedisError where no sentinel knows one."""
-        try:
-            found = self._sentinel.discover_master(self.target.service)
-        except MasterNotFoundError as error:
-            raise exceptions.ConnectionError(
-                f"no sentinel knows a master {self.target.service!r}: {error}"
-            ) from None
-        return str(found[0]), int(found[1])
+        """Who is the master? Raises RedisError where no sentinel knows one.
+
+        The sentinels hear of a failover one after another, within some seconds: who knows of the latest is right.
+        """
+        service = self.target.service
+        states, problems = self._ask_all(service)
+        latest = max((state["config-epoch"] for state in states), default=0)
+        for state in states:
+            if state["config-epoch"] == latest and self._sentinel.check_master_state(state, service):
+                return str(state["ip"]), int(state["port"])
+        told = "; ".join(problems) or "no master that answers them"
+        raise exceptions.ConnectionError(f"no sentinel knows a master {service!r}: {told}")
+
+    def _ask_all(self, service: str) -> tuple[list[dict[str, Any]], list[str]]:
+        """What each sentinel says of the master, and the errors of those that do not answer."""
+        states: list[dict[str, Any]] = []
+        problems: list[str] = []
+        now, guards = time.monotonic(), self._sentinel.sentinels
+        silent = {number for number, until in self._silent_until.items() if until > now}
+        for number in sorted(range(len(guards)), key=lambda number: number in silent):
+            if states and number in silent:
+                break
+            try:
+                masters: Any = guards[number].sentinel_masters()
+            except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+                self._silent_until[number] = time.monotonic() + SILENT_PAUSE
+                problems.append(str(error))
+            else:
+                self._silent_until.pop(number, None)
+                if service in masters:
+                    states.append(masters[service])
+        return states, problems
