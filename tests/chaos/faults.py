@@ -99,7 +99,13 @@ class Faults:
         fault.ended = time.monotonic()
 
     def restart_server(self, down: float) -> None:
-        """`kill -9` of a server that keeps its data; it starts again after so many seconds."""
+        """`kill -9` of a server that keeps its data; it starts again after so many seconds.
+
+        Waits for its turn until all servers work.
+        """
+        if not self.deployment.is_whole():
+            self.agenda.at(time.monotonic() + 0.5, lambda: self.restart_server(down))
+            return
         server = self.rng.choice(self.deployment.masters())
         fault = Fault("restart", None, time.monotonic(), excuses=False)
         server.kill()
