@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -10,6 +11,7 @@ from chaos.rig import Rig, wait_for
 
 from pytask.store.scripts import script_names
 
+ROUNDS = int(os.environ.get("PYTASK_TEST_ROUNDS", "1"))
 COMMANDS = ["BLMOVE new-task", "LPUSH new-task", "LPUSH end-task", "HSET {new-task}:nodes"]
 
 
@@ -99,7 +101,8 @@ class Tour(Rig):
 
 
 @pytest.mark.parametrize("how", [CLOSE, SILENCE])
-def test_the_reply_of_every_script_is_lost_once(how):
+@pytest.mark.parametrize("round", range(ROUNDS))
+def test_the_reply_of_every_script_is_lost_once(how, round):  # noqa: ARG001
     with Tour(how) as tour:
         names = [*script_names(), *COMMANDS]
         tour.proxy.lose(names)
@@ -113,7 +116,7 @@ def test_the_reply_of_every_script_is_lost_once(how):
         tour.lost_push()
         tour.stops()
         tour.death()
-        verdict = tour.check(60, more_ends=1, repeats=2)
+        verdict = tour.check(60, more_ends=1)
         told = f"{verdict.text()}\nlost in this order: {tour.proxy.lost}\n{tour.story()}"
         assert not verdict.problems, told
         wait_for(lambda: not tour.proxy.left, f"replies of {tour.proxy.left} were never sent:\n{told}", 20)

@@ -59,7 +59,6 @@ class Checker:
         queues: Iterable[str] = ("",),
         expected: Mapping[str, str] = MappingProxyType({}),
         more_ends: int = 0,
-        repeats: int = 0,
     ) -> None:
         self.deployment = deployment
         self.ids = ids
@@ -67,9 +66,6 @@ class Checker:
         self.faults = faults
         self.expected = expected  # states of ids that shall not end as SUCCESS
         self.more_ends = more_ends  # of tasks that were run again on purpose
-        self.repeats = (
-            repeats  # how many ends may be counted twice: a claim that was lost repeats the tail of its run
-        )
         self.keys = Keys()
         self.queues = [self.keys.queue(name) for name in queues]
         self.verdict = Verdict()
@@ -146,10 +142,7 @@ class Checker:
                 total.update({state.decode(): int(n) for state, n in client.hgetall(queue.counts).items()})
         self.verdict.figures["counted"] = dict(total)
         ends = len(self.ids) + self.more_ends
-        if (
-            not any(fault.kind == "failover" for fault in self.faults)
-            and not ends <= sum(total.values()) <= ends + self.repeats
-        ):
+        if not any(fault.kind == "failover" for fault in self.faults) and sum(total.values()) != ends:
             self.verdict.complain("counts", f"{dict(total)} for {ends} ends")
 
     def _check_empty(self) -> None:

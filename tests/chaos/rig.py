@@ -121,13 +121,11 @@ class Rig:
 
     # The end.
 
-    def check(self, seconds: float = PATIENCE, *, more_ends: int = 0, repeats: int = 0) -> Verdict:
-        """Wait until all has ended, and compare. `more_ends`, `repeats`: see Checker."""
+    def check(self, seconds: float = PATIENCE, *, more_ends: int = 0) -> Verdict:
+        """Wait until all has ended, and compare. `more_ends`: see Checker."""
         left = wait_until_ended(self.server, self.ids, seconds)
         runs = journal.read(self.folder)
-        checker = Checker(
-            self.server, self.ids, runs, self.faults, expected=self.expected, more_ends=more_ends, repeats=repeats
-        )
+        checker = Checker(self.server, self.ids, runs, self.faults, expected=self.expected, more_ends=more_ends)
         verdict = checker.check(self.watcher.successes)
         verdict.figures["open at the deadline"] = len(left)
         return verdict
