@@ -102,7 +102,7 @@ class Tour(Rig):
 
 @pytest.mark.parametrize("how", [CLOSE, SILENCE])
 @pytest.mark.parametrize("round", range(ROUNDS))
-def test_the_reply_of_every_script_is_lost_once(how, round):  # noqa: ARG001
+def test_the_reply_of_every_script_is_lost_once(how, round):
     with Tour(how) as tour:
         names = [*script_names(), *COMMANDS]
         tour.proxy.lose(names)
