@@ -101,7 +101,12 @@ class Scenario:
         seconds = time.monotonic() - began
         runs = journal.read(self.folder)
         checker = Checker(
-            self.deployment, self.load.acknowledged, runs, self.faults.done, queues=self.plan.shape.queues
+            self.deployment,
+            self.load.acknowledged,
+            runs,
+            self.faults.done,
+            queues=self.plan.shape.queues,
+            duplicates=self.load.duplicates,
         )
         verdict = checker.check(self.watcher.successes)
         verdict.figures["open at the deadline"] = len(left)
