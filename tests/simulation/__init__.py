@@ -1,13 +1,13 @@
 """A random tester of the protocol: the product's own code and scripts, in worlds where everything goes wrong.
 
-A world has two queues, up to a handful of nodes with their Monitors and Cleanups, and producers. What runs in
-it is the product: the node's services, the store, the helpers, the tasks, and every Lua script. Four things are
-not real:
+A world has two queues, up to a handful of nodes with their Monitors and Cleanups, in some worlds with the sweep, and
+producers. What runs in it is the product: the node's services, the store, the helpers, the tasks, and every Lua
+script. Four things are not real:
 
 - `hub`: gevent, threads and the clock. Time jumps to what happens next, so that a minute takes milliseconds.
 - `network`, `connections`: the way to Redis. Commands are refused, replies are lost or late, machines are cut off.
 - `server.lua`, `server`: Redis itself, in Lua beside the scripts. `compare` tells a real server the same.
-- `work`: the tasks, and the policy of retries; `sweep`: the sweep.
+- `work`: the tasks, and the policy of retries.
 
 A seed draws a history (`scenario`): acts of producers, and kills, freezes, cuts, outages, failovers (`acts`).
 It is played until everything was mended and the world has come to rest. `checker` watches every script as it is
@@ -33,7 +33,7 @@ what, and the reply as it left the server; of the keys that say nothing only the
     9.112 n1 LOG node n1.1 is back as n1.2                      what the product logged
     9.130 BROKEN two healthy nodes run one id: ...              the last line that matters: read upwards from here
 
-`p` is the producer, and the parent of the nodes; `s` the sweep. A command appears when it is executed, a second
+`p` is the producer, and the parent of the nodes. A command appears when it is executed, a second
 time when its reply was lost; "connection refused" was never executed. Beats are left out of what is shown.
 
 When a script changes, the tester follows by itself; a control whose pattern no longer matches says so. When a

@@ -20,7 +20,7 @@ from pytask.node.stopper import Stopper
 from pytask.store.claims import Claims
 from pytask.store.membership import Membership
 from pytask.tasks.monitor import Monitor, Observer
-from simulation.sweep import Sweep
+from pytask.tasks.sweep import Sweep
 
 Patch = Callable[[str], str]
 
@@ -269,7 +269,7 @@ CONTROLS: dict[str, Control] = {
     "a run that a newer claim follows": Control(
         (TWICE, TWICE_HERE, GOES_ON), methods=((Stopper, "abandon", nothing),), emphasis=KILLS
     ),
-    "sweep": Control((LOST, NO_REST), methods=((Sweep, "boot", nothing),), failover=True),
+    "sweep": Control((LOST, NO_REST), methods=((Sweep, "start", nothing),), failover=True),
     "hold": Control(
         methods=((Reconcile, "_hold", nothing),),
         failover=True,

@@ -146,6 +146,8 @@ class Hub:
         if process.paused:
             process.frozen.append((unit, turn, value, error))
             return
+        if isinstance(error, Timeout) and not error.open:  # it struck while the process was frozen
+            return
         self.current = unit
         if error is None:
             unit.started = True

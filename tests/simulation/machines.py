@@ -11,13 +11,30 @@ from pytask.settings import Settings
 from pytask.store.store import Store
 from pytask.tasks.cleanup import Cleanup
 from pytask.tasks.monitor import Monitor
+from pytask.tasks.sweep import Sweep
+from pytask.tasks.sweeping import Report
 from simulation.connections import SimClient, SimTarget
+from simulation.hub import current_hub
 from simulation.network import Machine
 from simulation.work import EVERYWHERE, SOMEWHERE, with_due
 
 QUEUES = ("", "mail")
 NODE_TIMEOUT = 5.0  # seconds
 GRACE = 3.0
+
+
+class ToldSweep(Sweep):
+    """The product's sweep; the world learns of each pass."""
+
+    def _sweep(self) -> None:
+        self.began = current_hub().now
+        super()._sweep()
+
+    def _tell(self, report: Report) -> None:
+        super()._tell(report)
+        world = current_hub().unit.process.world  # type: ignore[attr-defined]
+        if not report.repaired and not report.more:
+            world.swept = self.began
 
 
 class NodeMachine(Machine):
@@ -51,6 +68,8 @@ class NodeMachine(Machine):
         if self.world.scenario.cleanup:
             ttls = {"result_ttl": settings.result_ttl, "failure_ttl": settings.failure_ttl}
             local.append((Cleanup, {**ttls, "node_timeout": settings.node_timeout}))
+        if self.world.scenario.sweep:
+            local.append((ToldSweep, {"queues": QUEUES, "interval": 1.0, "node_timeout": settings.node_timeout}))
         classes = SOMEWHERE if self.number % 2 else EVERYWHERE
         node = Node(
             settings,

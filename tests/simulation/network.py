@@ -8,7 +8,6 @@ on them is then gone. A blocking move is kept at the server: a frozen node still
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -21,7 +20,7 @@ from redis import exceptions
 from pytask.store import scripts as product
 from pytask.store.listener import Message
 from simulation.hub import EPOCH, Hub, Process, Unit
-from simulation.server import HERE, SLOTS, ServerError, slot_of
+from simulation.server import SLOTS, ServerError, slot_of
 
 NOWHERE = -1
 LIST_SLOTS = (0, 1, 3)  # those with a list on which somebody may block
@@ -182,6 +181,10 @@ class Network:
             return [word for channel in command[2:] for word in (channel, int(channel in standing))]
         elif name == "PING":
             return b"PONG"
+        elif name == "SCAN":  # a slot each time: between two of them things happen
+            slot = int(command[1])
+            _, keys = self.server.execute(slot, name, [b"0", *command[2:]])
+            return [(slot + 1) % len(SLOTS), keys]
         else:
             slot, args = slot_of(command[1]), command[1:]
             reply = self.watch(machine, name, args[:1], args[1:], lambda: self.server.execute(slot, name, args))
@@ -279,8 +282,7 @@ class Network:
 @cache
 def script_digests() -> dict[bytes, str]:
     """Digest -> name of each script; patches of its text do not change it."""
-    own = {hashlib.sha1(path.read_bytes()).hexdigest().encode(): path.stem for path in HERE.glob("*.lua")}
-    return own | {product.script(name).sha.encode(): name for name in product.script_names()}
+    return {product.script(name).sha.encode(): name for name in product.script_names()}
 
 
 def encoded(words: Iterable[Any]) -> Command:

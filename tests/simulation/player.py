@@ -88,6 +88,7 @@ class Player:
             {"slowness": 0.0},
             {"skews": (0.0,) * 5},
             {"cleanup": False},
+            {"sweep": scenario.failover},
             {"cluster": False},
         ):
             changed = dataclasses.replace(smallest, **change)

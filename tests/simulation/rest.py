@@ -7,7 +7,8 @@ from simulation.server import QUEUE_SLOTS, SLOTS
 from simulation.story import Ledger
 
 ENDED = {state.encode() for state in states.ENDED}
-STAY = ("nodes", "gone", "fence", "ended", "counts", "dead", "missing")  # what a queue keeps when nothing waits
+# what a queue keeps when nothing waits
+STAY = ("nodes", "gone", "fence", "ended", "counts", "dead", "missing", "sweep")
 
 
 class Rest:

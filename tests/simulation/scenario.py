@@ -48,7 +48,8 @@ class Scenario:
     faults: list[Fault] | None = None  # these and no others; None: by chance
     cleanup: bool = False
     keep_results: bool = True
-    failover: bool = False
+    sweep: bool = False
+    failover: bool = False  # with the sweep
     cluster: bool = False
 
 
@@ -64,6 +65,7 @@ def draw(seed: int, *, failover: bool = False, often: Mapping[str, float] = {}, 
     scenario.cleanup = rng.random() < 0.25
     scenario.keep_results = rng.random() < 0.7
     scenario.cluster = rng.random() < 0.4
+    scenario.sweep = rng.random() < 0.2 or failover
     _draw_acts(scenario, rng, often)
     return dataclasses.replace(scenario, **fixed)
 

@@ -11,10 +11,19 @@ local function wrong_type()
   error({err = 'WRONGTYPE Operation against a key holding the wrong kind of value'}, 0)
 end
 
+-- what lies under a key; a key whose time is over goes when a script looks at it
+local function entry_of(key)
+  if declared then
+    if not declared[key] then error({err = 'a key that is not in KEYS: ' .. key}, 0) end
+    local entry = db[key]
+    if entry and entry.ends and entry.ends <= time[1] + time[2] / 1e6 then db[key] = nil end
+  end
+  return db[key]
+end
+
 -- the content of a key, nil where there is none
 local function get(key, kind)
-  if declared and not declared[key] then error({err = 'a key that is not in KEYS: ' .. key}, 0) end
-  local entry = db[key]
+  local entry = entry_of(key)
   if not entry then return nil end
   if entry.kind ~= kind then wrong_type() end
   return entry.value
@@ -61,15 +70,19 @@ local C = {}
 -- Strings and keys
 
 function C.GET(key) return get(key, 'string') or false end
-function C.SET(key, value) get(key, 'string') db[key] = {kind = 'string', value = value} return {ok = 'OK'} end
+
+function C.SET(key, value, option, ms)
+  get(key, 'string')
+  assert(not option or option == 'PX', 'ERR syntax error')
+  db[key] = {kind = 'string', value = value, ends = ms and time[1] + time[2] / 1e6 + ms / 1e3}
+  return {ok = 'OK'}
+end
+
 function C.PING() return {ok = 'PONG'} end
 function C.TIME() return {time[1], time[2]} end
 function C.PUBLISH() return 0 end
 
-local function has(key)
-  if declared and not declared[key] then error({err = 'a key that is not in KEYS: ' .. key}, 0) end
-  return db[key] ~= nil
-end
+local function has(key) return entry_of(key) ~= nil end
 
 function C.EXISTS(...)
   local n = 0
@@ -86,7 +99,17 @@ function C.DEL(...)
   return n
 end
 
--- nothing expires here: the record only remembers that it would
+-- all keys that match, and never a cursor
+function C.SCAN(_, _, pattern)
+  local found = {}
+  pattern = '^' .. string.gsub(string.gsub(pattern, '[^%w*]', '%%%0'), '%*', '.*') .. '$'
+  for _, key in ipairs(sorted(db)) do
+    if string.find(key, pattern) then found[#found + 1] = key end
+  end
+  return {'0', found}
+end
+
+-- no record expires here: it only remembers that it would
 function C.PEXPIRE(key) if not has(key) then return 0 end db[key].expires = true return 1 end
 function C.PERSIST(key)
   if not has(key) or not db[key].expires then return 0 end
@@ -201,8 +224,14 @@ function C.LRANGE(key, first, last)
   return out
 end
 
-function C.LPOS(key, item)
-  for i, other in ipairs(get(key, 'list') or {}) do if other == item then return i - 1 end end
+function C.LPOS(key, item, ...)
+  local list, options, words = get(key, 'list') or {}, {RANK = 1, MAXLEN = 0}, {...}
+  for i = 1, #words, 2 do options[words[i]] = tonumber(words[i + 1]) end
+  local most = options.MAXLEN > 0 and math.min(options.MAXLEN, #list) or #list
+  for n = 1, most do
+    local i = options.RANK == -1 and #list + 1 - n or n
+    if list[i] == item then return i - 1 end
+  end
   return false
 end
 

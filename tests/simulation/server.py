@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,8 @@ def slot_of(key: bytes) -> int:
 
 
 def load_scripts(patches: Mapping[str, Callable[[str], str]]) -> dict[str, str]:
-    """The source of every script of the product, and of those that stand beside this file."""
+    """The source of every script of the product."""
     sources = {name: product.script(name).source for name in product.script_names()}
-    sources |= {path.stem: path.read_text() for path in HERE.glob("*.lua") if path.stem != "server"}
     return {name: patches[name](source) if name in patches else source for name, source in sources.items()}
 
 
@@ -143,7 +143,10 @@ class RealServer:
     def evaluate(self, _slot: int, name: str, keys: Words, args: Words, time: float) -> Any:
         return self._send("EVALSHA", self._digests[name], len(keys), *keys, *_time(time), *args)
 
-    def execute(self, _slot: int, name: str, args: Words) -> Any:
+    def execute(self, slot: int, name: str, args: Words) -> Any:
+        if name == "SCAN":
+            pattern = args[2].decode()
+            return [b"0", [key for key in self.keys(slot) if fnmatchcase(key.decode(), pattern)]]
         return self._send(name, *args)
 
     def kind(self, _slot: int, key: bytes) -> bytes:
@@ -158,8 +161,7 @@ class RealServer:
         except redis.ResponseError as error:
             raise ServerError(str(error)) from None
         if words[0] == "HGETALL":
-            rows = sorted(zip(reply[::2], reply[1::2], strict=True))
-            return [word for row in rows for word in row]
+            return _rows_in_order(reply)
         return sorted(reply) if words[0] in ("SMEMBERS", "HKEYS") else reply
 
 
@@ -222,10 +224,16 @@ def _reply(send: Callable[[Any], Any], server: Any, name: str) -> Any:
         return str(error).split()[0]
 
 
+def _rows_in_order(words: Words) -> list[bytes]:
+    return [word for row in sorted(zip(words[::2], words[1::2], strict=True)) for word in row]
+
+
 def _in_order(name: str, reply: Any) -> Any:
     """What has no order put in order, and scores with as many digits on every server."""
     if name == "beat":
         return [[*row[:2], *sorted(row[2:])] for row in reply]
-    if name == "ZRANGE":
-        return [b"%.6f" % float(word) if re.fullmatch(rb"[\d.]+", word) else word for word in reply]
+    if name == "HSCAN":
+        return [reply[0], _rows_in_order(reply[1])]
+    if name in ("ZRANGE", "ZMSCORE"):
+        return [b"%.6f" % float(word) if word and re.fullmatch(rb"[\d.]+", word) else word for word in reply]
     return reply

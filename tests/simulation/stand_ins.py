@@ -82,6 +82,7 @@ TIME = SimpleNamespace(
 RANDOM = SimpleNamespace(
     random=lambda: current_hub().unit.process.random.random(),
     uniform=lambda a, b: current_hub().unit.process.random.uniform(a, b),
+    getrandbits=lambda bits: current_hub().unit.process.random.getrandbits(bits),
 )
 
 SECRETS = SimpleNamespace(

@@ -12,15 +12,15 @@ from simulation import hub as virtual
 from simulation.acts import Acts
 from simulation.checker import Checker
 from simulation.hub import Hub, Unit
-from simulation.machines import QUEUES, NodeMachine, Outside, make_settings
+from simulation.machines import NodeMachine, Outside, make_settings
 from simulation.network import LOST, REFUSED, Machine, Network
 from simulation.scenario import SPAN, Fault, Scenario
 from simulation.server import READ
 from simulation.story import Broken
-from simulation.sweep import PAUSE, Sweep
 
 PATIENCE = 150.0  # seconds until a world must be at rest
-CALM = 3  # seconds in which nothing is left to do
+CALM = 3.0  # seconds in which nothing is left to do
+SWEPT = 75.0  # seconds in which a sweep must have looked at everything
 BEAT_FAULTS = 0.3  # beats have a connection of their own, and fail less often
 
 
@@ -43,6 +43,7 @@ class World:
         self.trace: list[str] | None = None
         self.settings = make_settings(**({} if scenario.keep_results else {"result_ttl": 0, "failure_ttl": 0}))
         self.at_rest = self.over = False
+        self.swept = -1.0  # when the last sweep that found nothing to put back began
         self.faults: list[Fault] = []  # those that happened
         self._allowed = (
             None if scenario.faults is None else {(f.machine, f.number): f.kind for f in scenario.faults}
@@ -54,7 +55,6 @@ class World:
         self.nodes: list[NodeMachine] = []
         self.outside = Outside(self, "p")
         self.acts = Acts(self)
-        self.sweep = Sweep(self, QUEUES)
 
     def run(self) -> Broken | None:
         """Play the scenario; what broke, None where nothing did."""
@@ -63,8 +63,6 @@ class World:
         logging_of(self)
         for _ in range(self.scenario.nodes):
             self.add_node()
-        if self.scenario.failover:
-            self.sweep.boot()
         for act in self.scenario.acts:
             self.hub.at(act.time, self._act, act)
         try:
@@ -74,7 +72,7 @@ class World:
             self.checker.fail(broken.kind, broken.what)
         finally:
             self.over = True
-            for machine in [*self.nodes, self.outside, self.sweep]:
+            for machine in [*self.nodes, self.outside]:
                 machine.kill()
         return self.checker.broken
 
@@ -97,14 +95,20 @@ class World:
             undo()
         if all(machine.dead or machine.ending for machine in self.nodes):
             self.add_node()
-        calm, enough = 0, 3 * PAUSE if self.scenario.failover else CALM
-        while calm < enough:
+        calm = self.hub.now  # since when nothing is left to do
+        while not self._is_calm(calm):
             self._go_on_until(self.hub.now + 1.0)
             left = self.checker.rest.unsettled()
-            calm = 0 if left else calm + 1
+            if left:
+                calm = self.hub.now
             if self.hub.now > SPAN + PATIENCE:
                 raise Broken("the world does not come to rest", left)
         self.checker.rest.check_the_end()
+
+    def _is_calm(self, since: float) -> bool:
+        """Long enough; where a failover took writes back, the sweep has also found nothing since."""
+        calm = self.hub.now - since
+        return calm >= CALM and (not self.scenario.failover or self.swept > since or calm >= SWEPT)
 
     # What acts need.
 
