@@ -193,8 +193,9 @@ class Network:
         return reply
 
     def _evaluate(self, machine: Machine, name: str, keys: Sequence[bytes], args: Sequence[bytes]) -> Any:
-        if name == "beat" and len(keys) > 4 and not self.cluster:  # of queues that are servers of their own here
-            groups = [keys[n : n + 4] for n in range(0, len(keys), 4)]
+        width = 4 if name == "beat" and args[2] == b"1" else 1  # each queue is a server of its own here
+        if name == "beat" and len(keys) > width and not self.cluster:
+            groups = [keys[n : n + width] for n in range(0, len(keys), width)]
             return [row for group in groups for row in self._evaluate(machine, name, group, args)]
         slots = {slot_of(key) for key in keys}
         if len(slots) != 1:
