@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -104,11 +105,11 @@ class Cluster(Deployment):
         self.tell(to, "SETSLOT", slot, "IMPORTING", self.name_of(source))
         self.tell(source, "SETSLOT", slot, "MIGRATING", self.name_of(to))
 
-    def move_keys(self, slot: int, to: ServerProcess) -> None:
-        """Move the keys of a slot that is on its way."""
+    def move_keys(self, slot: int, to: ServerProcess, which: Callable[[bytes], bool] = lambda _: True) -> None:
+        """Move the keys of a slot that is on its way, or only some of them."""
         source = self.owner(slot)
         with source.client(socket_timeout=10) as client:
-            while keys := self.tell(source, "GETKEYSINSLOT", slot, 100):
+            while keys := [*filter(which, self.tell(source, "GETKEYSINSLOT", slot, 1000))]:
                 client.execute_command("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "REPLACE", "KEYS", *keys)
 
     def close_migration(self, slot: int, to: ServerProcess) -> None:

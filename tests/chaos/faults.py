@@ -13,6 +13,7 @@ from chaos.fleet import Fleet, Node
 from chaos.servers import Deployment, ServerProcess
 
 Action = Callable[[], None]
+Pick = Callable[[], ServerProcess]
 
 
 @dataclass
@@ -112,30 +113,32 @@ class Faults:
         self.done.append(fault)
         self.agenda.at(time.monotonic() + down, lambda: self._start(server.start, fault))
 
-    def kill_master(self, down: float) -> None:
-        """`kill -9` of a master whose replica takes over; it comes back as a replica some seconds after that.
+    def kill_master(self, down: float, pick: Pick | None = None) -> None:
+        """`kill -9` of a master (a random one, or the one that `pick` gives at its time) whose replica takes
+        over; it comes back as a replica some seconds after that.
 
         Waits for its turn until all servers work. An outage that makes nodes stop their runs excuses that.
         """
         now = time.monotonic()
         if not self.deployment.is_whole():
-            self.agenda.at(now + 0.5, lambda: self.kill_master(down))
+            self.agenda.at(now + 0.5, lambda: self.kill_master(down, pick))
             return
         masters = self.deployment.masters()
-        server = self.rng.choice(masters)
+        server = pick() if pick else self.rng.choice(masters)
         fault = Fault("failover", None, now, excuses=False)
         server.kill()
         self.done.append(fault)
-        self._await_failover(server, len(masters), fault, down)
+        self.await_failover(len(masters), fault, lambda: server.start(wait=False), down)
 
-    def _await_failover(self, server: ServerProcess, masters: int, fault: Fault, down: float) -> None:
+    def await_failover(self, masters: int, fault: Fault, bring_back: Action, seconds: float) -> None:
+        """Look until there are so many masters again; bring the old one back so many seconds after that."""
         now = time.monotonic()
         if len(self.deployment.masters()) < masters:
-            self.agenda.at(now + 0.1, lambda: self._await_failover(server, masters, fault, down))
+            self.agenda.at(now + 0.1, lambda: self.await_failover(masters, fault, bring_back, seconds))
             return
         fault.ended = now
         fault.excuses = now - fault.began > self.cut_off
-        self.agenda.at(now + down, lambda: server.start(wait=False))
+        self.agenda.at(now + seconds, bring_back)
 
     def _start(self, start: Callable[[], None], fault: Fault) -> None:
         start()

@@ -19,6 +19,8 @@ from chaos.load import Load, Shape
 from chaos.servers import Deployment
 from chaos.watcher import Watcher
 
+Story = Callable[[Faults, float, float], None]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -35,6 +37,7 @@ class Plan:
     deadline: float = 60.0  # after the last push
     down: tuple[float, float] = (0.1, 1.0)  # how long a server is away
     settings: dict[str, object] = field(default_factory=dict)
+    story: Story = lambda _faults, _begin, _end: None  # plans more faults, between these seconds
 
 
 @dataclass
@@ -125,6 +128,7 @@ class Scenario:
         faults.plan(lambda: faults.freeze_node(plan.node_timeout + rng.uniform(1, 3)), plan.freezes, begin, end)
         faults.plan(lambda: faults.restart_server(rng.uniform(*plan.down)), plan.restarts, begin, end)
         faults.plan(lambda: faults.kill_master(rng.uniform(*plan.down)), plan.failovers, begin, end)
+        plan.story(faults, begin, end)
 
     def _wait_for_the_load(self) -> None:
         while not self.load.done or self.faults.agenda:
