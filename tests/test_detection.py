@@ -11,7 +11,11 @@ import statistics
 import time
 
 import pytest
+from chaos.cluster import NODE_TIMEOUT, Cluster
 from conftest import NodeProcess, wait_until
+from redis.crc import key_slot
+
+from pytask import PyTask
 
 pytestmark = pytest.mark.alone
 
@@ -59,6 +63,52 @@ def test_a_killed_node_is_noticed_within_3_seconds(server, start_node):
             nodes.append(start_node())
     print(f"{TIMES} x kill -9: median {statistics.median(times):.2f} s, worst {max(times):.2f} s")
     assert max(times) < 3
+
+
+def test_a_parent_notices_the_death_of_its_node_at_once(server, start_node):
+    parent = start_node("-p", "2", node_timeout="60")
+    wait_until(lambda: server.redis.hlen("{new-task}:nodes") == 2, "two nodes")
+    server.create("S", "sleep", '{"seconds": 100000}')
+    times = []
+    for _ in range(TIMES):
+        server.wait_for_state("S", "RUNNING")
+        server.redis.hdel("task-S", "suspect", "deliveries")
+        wait_until(lambda: server.redis.hlen("{new-task}:nodes") == 2, "two nodes", 30)
+        old = owner(server, "S")
+        os.kill(int(old.split(":")[1]), signal.SIGKILL)
+        began = time.monotonic()
+        wait_until(lambda old=old: owner(server, "S") not in ("", old), "another node has claimed it", 30)
+        times.append(time.monotonic() - began)
+    parent.children = [int(node.split(b":")[1]) for node in server.redis.hkeys("{new-task}:nodes")]
+    print(
+        f"{TIMES} x kill -9 of a parent's node: median {statistics.median(times):.2f} s, worst {max(times):.2f} s"
+    )
+    assert statistics.median(times) < 2
+
+
+def test_tasks_run_again_soon_after_the_master_of_their_queue_has_died(start_node):
+    times = []
+    with Cluster() as cluster:
+        start_node("-u", cluster.url)
+        app = PyTask(cluster.url)
+        app.helpers.store.client.patience = None
+        for _ in range(max(TIMES // 10, 1)):
+            wait_until(cluster.is_whole, "three masters work, each with a replica", 30)
+            master = cluster.owner(key_slot(b"new-task"))
+            master.kill()
+            began = time.monotonic()
+            task_id = app.helpers.start_task("noop")
+            wait_until(
+                lambda task_id=task_id: app.helpers.get_task(task_id, "state") == "SUCCESS", "it has run", 30
+            )
+            times.append(time.monotonic() - began)
+            master.start()
+        app.close()
+    print(
+        f"{len(times)} x kill of a master, cluster-node-timeout {NODE_TIMEOUT} ms: until a task has run "
+        f"median {statistics.median(times):.2f} s, worst {max(times):.2f} s"
+    )
+    assert max(times) < 15
 
 
 def test_an_outage_of_the_server_makes_no_node_dead(server, start_node):

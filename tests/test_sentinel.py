@@ -6,7 +6,8 @@ import time
 
 import pytest
 import redis
-from chaos.deployments import Sentinel, wait_for
+from chaos.sentinels import Sentinels
+from conftest import wait_until
 
 from pytask import PyTask
 from pytask.errors import StoreUnavailable
@@ -62,7 +63,7 @@ def test_a_sentinel_that_does_not_answer_is_not_asked_each_time():
 
 @pytest.fixture
 def deployment():
-    with Sentinel() as made:
+    with Sentinels(password="secret") as made:
         yield made
 
 
@@ -77,7 +78,7 @@ def test_a_push_after_a_failover_does_not_go_to_the_old_master_that_has_come_bac
     app.helpers.start_task("noop", task_id="before")
     (old,) = deployment.masters()
     old.kill()
-    (new,) = wait_for(lambda: [s for s in deployment.masters() if s is not old], "another one is the master")
+    (new,) = wait_until(lambda: [s for s in deployment.masters() if s is not old], "another one is the master")
     old.start()
     assert role(old) == b"master"
     app.helpers.start_task("noop", task_id="after")  # its connection is broken, and it did not know
@@ -91,9 +92,8 @@ def test_a_push_after_a_failover_does_not_go_to_the_old_master_that_has_come_bac
 def test_without_any_sentinel_connections_that_stand_are_used_still(deployment):
     app = PyTask(deployment.url)
     app.helpers.start_task("noop", task_id="T")
-    for process in deployment.sentinels:
-        process.kill()
-        process.wait(10)
+    for guard in deployment.guards:
+        guard.kill()
     assert app.helpers.get_task("T", "task") == "noop"
     with deployment.servers[0].client() as client:
         client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
