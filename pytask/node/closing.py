@@ -33,6 +33,9 @@ class Closing(Outbox):
     def __init__(self, state: NodeState) -> None:
         super().__init__()
         self.state = state
+        # each command is tried once, and later again with what came meanwhile: a queue whose slot cannot be
+        # written to, since it moves or its server is away, must not hold the others up
+        self.store = state.store.with_patience(0)
         self.on_parked: Callable[[str], None] = lambda _queue: None
         self._takers: dict[bytes, bytes] = {}
         self._takers_since = 0.0
@@ -74,7 +77,7 @@ class Closing(Outbox):
 
     def _send_elsewhere(self, _queue: QueueKeys, _node: bytes, rows: list[Row]) -> None:
         for run, key in rows:
-            self.state.store.queues.push_to_key(key, [run.id])
+            self.store.queues.push_to_key(key, [run.id])
             self.release(run, "none")
 
     def _send_ended(self, _queue: QueueKeys, _node: bytes, rows: list[Row]) -> None:
@@ -82,7 +85,7 @@ class Closing(Outbox):
         length = 0
         points.reach("before-end-task")
         try:
-            length = self.state.store.endings.push(ids)
+            length = self.store.endings.push(ids)
         except StoreRefused as error:
             log.error("end-task cannot be used, ended records expire untold: %s", wire.shown(str(error), 200))
             self._let_expire(ids)
@@ -119,7 +122,7 @@ class Closing(Outbox):
     def _send_parks(self, queue: QueueKeys, node: bytes, rows: list[Row]) -> None:
         triples = [(run.id, run.fence, due) for run, due in rows]
         points.reach("before-park")
-        self.state.store.claims(queue.name).park(node, triples)
+        self.store.claims(queue.name).park(node, triples)
         points.reach("after-park")
         self._forget(rows)
         self.on_parked(queue.name)
@@ -127,9 +130,7 @@ class Closing(Outbox):
     def _send_misses(self, queue: QueueKeys, node: bytes, rows: list[Row]) -> None:
         triples = [(run.id, run.fence, run.claim.how) for run, _ in rows]
         wait = self.state.settings.hash_wait
-        for (run, _), when in zip(
-            rows, self.state.store.claims(queue.name).miss(node, triples, wait), strict=True
-        ):
+        for (run, _), when in zip(rows, self.store.claims(queue.name).miss(node, triples, wait), strict=True):
             if when == b"dead":
                 log.warning("id %s is on the dead list: no record came for it", wire.shown(run.id))
         self._forget(rows)
@@ -143,7 +144,7 @@ class Closing(Outbox):
                 later.append(row)
         releases = [Release(run.id, run.fence, mode, state) for run, (mode, state) in once.values()]
         points.reach("before-release")
-        self.state.store.claims(queue.name).release(node, releases)
+        self.store.claims(queue.name).release(node, releases)
         points.reach("after-release")
         self._forget(once.values())
         if later:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 from redis.exceptions import RedisError
@@ -61,12 +62,21 @@ class Store:
         self.target = target
         self.keys = Keys(namespace)
         servers = target.servers(timeout=timeout, size=size, name=name)
-        self.client = Client(servers, patience, durable=durable)
+        self._speak_through(Client(servers, patience, durable=durable))
+
+    def _speak_through(self, client: Client) -> None:
+        self.client = client
         self.records = Records(self.client, self.keys)
         self.queues = Queues(self.client, self.keys)
         self.endings = Endings(self.client, self.keys)
         self.node_records = NodeRecords(self.client, self.keys)
         self.traces = Traces(self.client, self.keys)
+
+    def with_patience(self, patience: float | None) -> Store:
+        """This store, over the same connections, with another patience."""
+        other = copy(self)
+        other._speak_through(Client(self.client.servers, patience, durable=self.client.durable))
+        return other
 
     def claims(self, queue: str = "") -> Claims:
         """The claims of a queue."""
