@@ -58,8 +58,7 @@ class Cluster(Deployment):
         for number, client in enumerate(clients[3:]):
             master = clients[number].execute_command("CLUSTER", "MYID").decode()
             self._wait(lambda c=client, m=master: _replicate(c, m), "a replica knows its master")
-        self._wait(lambda: all(_is_ok(client) for client in clients), "the cluster works")
-        self._wait(self.is_whole, "all replicas follow")
+        self._wait(self.is_whole, "the cluster works, and all replicas follow")
         for client in clients:
             client.close()
 
@@ -165,14 +164,20 @@ class Cluster(Deployment):
         return [server for server in self.servers if server.alive and self._role(server)[0] == b"master"]
 
     def is_whole(self) -> bool:
-        """Do three masters work, each with a replica that follows it?"""
+        """Do three masters work, each with a replica that follows it, and do all say so?"""
         masters = self.masters()
-        return len(masters) == 3 and all(self.has_replica(server) for server in masters)
+        return len(masters) == 3 and all(map(self.has_replica, masters)) and all(map(self._is_ok, self.servers))
 
     def has_replica(self, master: ServerProcess) -> bool:
         """Could another one take over from this master without loss?"""
         role = self._role(master)
         return role[0] == b"master" and bool(role[2])
+
+    def _is_ok(self, server: ServerProcess) -> bool:
+        try:
+            return server.alive and b"cluster_state:ok" in self.tell(server, "INFO")
+        except redis.RedisError:
+            return False
 
     def _role(self, server: ServerProcess) -> list[Any]:
         """ROLE of a server that serves slots or follows one that does; else nothing of use."""
@@ -206,8 +211,3 @@ def _replicate(client: redis.Redis, master: str) -> bool:
         return bool(client.execute_command("CLUSTER", "REPLICATE", master))
     except redis.ResponseError:
         return False
-
-
-def _is_ok(client: redis.Redis) -> bool:
-    info = client.execute_command("CLUSTER INFO")
-    return info["cluster_state"] == "ok" if isinstance(info, dict) else b"cluster_state:ok" in info
