@@ -30,7 +30,16 @@ from chaos.servers import Deployment, Single
 
 TESTS = Path(__file__).parent.parent
 SHAPE = Shape(tasks=10_000, seconds=90, longest=5.0)
-PLAN = Plan(SHAPE, kills=40, freezes=8, failovers=5, node_timeout=10.0, concurrency=500, down=(0.5, 3.0))
+PLAN = Plan(
+    SHAPE,
+    kills=40,
+    freezes=8,
+    failovers=5,
+    node_timeout=10.0,
+    concurrency=500,
+    deadline=150.0,  # the sweep, which repairs what a failover takes back, looks once a minute
+    down=(0.5, 3.0),
+)
 ALONE = replace(PLAN, failovers=0, restarts=5)
 
 ROUNDS: dict[str, tuple[Plan, Callable[[], Deployment]]] = {
