@@ -146,6 +146,35 @@ def test_a_node_that_cannot_reach_the_server_ends_its_runs_by_itself_and_comes_b
     assert server.field("B", "node") != node.node_id
 
 
+def blocked_moves(server) -> list[str]:
+    """The connections on which nodes wait for an id."""
+    return [client["id"] for client in server.redis.client_list() if client["cmd"] == "blmove"]
+
+
+def test_an_id_that_a_move_hands_over_late_is_run_though_nothing_else_waits(server, start_node):
+    """The server serves a move whose connection broke, while the node waits on a new one already."""
+    node = start_node()
+    old = wait_until(lambda: blocked_moves(server), "it waits for an id")
+    for connection in old:
+        server.redis.client_kill_filter(_id=connection)
+    wait_until(lambda: (new := blocked_moves(server)) and not set(new) & set(old), "it waits again")
+    server.redis.hset("task-T", "task", "noop")
+    server.redis.lpush(f"{{new-task}}:inbox:{node.node_id}", "T")
+    server.wait_for_state("T", "SUCCESS")
+
+
+def test_an_id_that_a_move_hands_over_late_is_not_kept_by_a_paused_node(server, start_node):
+    def looks() -> int:
+        return server.redis.info("commandstats").get("cmdstat_lmove", {"calls": 0})["calls"]
+
+    node = start_node()
+    before = looks()
+    node.signal(signal.SIGTSTP)
+    wait_until(lambda: looks() > before, "it has looked into its inbox")
+    server.redis.lpush(f"{{new-task}}:inbox:{node.node_id}", "T")
+    wait_until(lambda: server.redis.lrange("new-task", 0, -1) == [b"T"], "others can take it")
+
+
 def test_the_connections_of_a_node_are_cut_and_it_goes_on(server, start_node, events):
     node = start_node()
     server.create("L", "loop")

@@ -59,16 +59,14 @@ class Intake(Service):
         self.doing = CLAIM  # what it waits for
         self.answered = time.monotonic()  # when a claim was answered last
         self._blocked = False
+        self._settled = False  # has a move ended by itself since the last one was cut short?
         self._ahead = Semaphore(AHEAD)
 
     def run(self) -> None:
         """Claim and begin, for ever."""
+        self._settled = False
         while True:
-            if not self.may_take():
-                # an id that was handed over meanwhile must not wait for this node
-                self.claims.give_back(self.state.id)
-                self.state.accepting.wait()
-                self.state.registry.room.wait()
+            self._stand_back()
             node = self.state.id
             try:
                 points.reach("before-claim")
@@ -106,16 +104,29 @@ class Intake(Service):
     def _complain(self, error: StoreError) -> None:
         log.error("queue %s cannot be served: %s", wire.shown(self.queue.key), wire.shown(str(error), 200))
 
+    def _stand_back(self) -> None:
+        """Wait until the node may take tasks. An id that is handed over meanwhile does not wait for it."""
+        timeout: float | None = self.block  # a move that was cut short may be served for so long
+        while not self.may_take():
+            self.claims.give_back(self.state.id)
+            self.state.accepting.wait(timeout)
+            self.state.registry.room.wait(timeout)
+            timeout = None
+
     def may_take(self) -> bool:
         """Has the node room, and is it to take tasks?"""
         return bool(self.state.accepting.is_set() and self.state.registry.room.is_set())
 
     def _wait(self, node: bytes) -> None:
-        """Block until there is an id; a move that brought none left nothing to claim, and is simply repeated."""
+        """Block until there is an id; a move that brought none left nothing to claim, and is simply repeated.
+
+        But for the first one: until then the server may have served one that was cut short.
+        """
         self._blocked = True
         try:
             while not self.waiting.wait_for_id(node, self.block):
-                if node != self.state.id or not self.may_take():
+                if not self._settled or node != self.state.id or not self.may_take():
+                    self._settled = True
                     return
         finally:
             self._blocked = False
