@@ -108,14 +108,12 @@ class Reconcile(Service):
     # Claims whose reply was lost.
 
     def _adopt(self, queue: str) -> None:
-        if self.ending:
-            return
         registry, node = self.state.registry, self.state.id
         registry.adopting += 1
         try:
             claims = self.state.store.claims(queue).get_claims_of(node)
-            if not self.state.goes_by(node):  # its runs were abandoned, which does not mean that they have ended
-                return
+            if self.ending or not self.state.goes_by(node):
+                return  # abandoned runs need not have ended; at its end a node gives back what it has not begun
             new = [claim for claim in claims if self._is_new(queue, node, claim)]
         finally:
             registry.adopting -= 1
