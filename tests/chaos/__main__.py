@@ -51,7 +51,12 @@ ROUNDS: dict[str, tuple[Plan, Callable[[], Deployment]]] = {
     "single valkey": (ALONE, lambda: Single("valkey")),
     "single redis": (ALONE, lambda: Single("redis")),
 }
-STORIES = {"crash points": "test_chaos_points.py", "lost replies": "test_chaos_replies.py"}
+STORIES = {
+    "crash points": ["-n", "2", "test_chaos_points.py"],
+    "lost replies": ["-n", "2", "test_chaos_replies.py"],
+    "cluster faults": ["test_cluster_faults.py", "test_cluster_outages.py", "test_lossy_failover.py"],
+}
+LONG_STORIES = {"cluster faults": 5}  # so many times fewer rounds than of the others: each takes half a minute
 HISTORIES = "random tester"
 
 console = Console(stderr=True)
@@ -81,9 +86,10 @@ def run_round(name: str, plan: Plan, make: Callable[[], Deployment], seed: int) 
 
 
 def run_stories(name: str, rounds: int, seed: int) -> bool:
-    """The tests of one file, so many times each. False where one failed."""
+    """The tests of a story, so many times each. False where one failed."""
+    rounds = max(rounds // LONG_STORIES.get(name, 1), 2)
     console.print(f"{name}: {rounds} times each")
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", STORIES[name]]
+    command = [sys.executable, "-m", "pytest", "-q", *STORIES[name]]
     environ = {**os.environ, "PYTASK_TEST_ROUNDS": str(rounds), "PYTASK_TEST_SEED": str(seed)}
     return subprocess.run(command, cwd=TESTS, env=environ, check=False).returncode == 0
 
