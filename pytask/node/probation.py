@@ -58,8 +58,9 @@ class Begins(Protocol):
 class Probation(Service):
     """Who waits for a start on probation, who is on it, and how long each suspect has run.
 
-    Only greenlets of the main hub touch it. Runs that wait keep their claims and count as running; at most an
-    eighth of the node's capacity does, those with most deaths. The others are parked for some seconds.
+    Only greenlets of the main hub touch it. Runs that wait keep their claims and count as running: those with most
+    deaths, as many as may run together with the first of them. The others are parked for some seconds, and their
+    turn may come on another node.
     """
 
     name = "probation"
@@ -82,11 +83,18 @@ class Probation(Service):
             return
         heapq.heappush(self._waiting, (turn(run.suspect), run))
         self._wake.set()
-        if len(self._waiting) > max(self.state.settings.concurrency // 8, 1):
-            last = max(self._waiting)
-            self._waiting.remove(last)
-            heapq.heapify(self._waiting)
-            self._park(last[1], float(now))
+        for each in self._take_those_who_must_go():
+            self._park(each, float(now))
+
+    def _take_those_who_must_go(self) -> list[Run]:
+        settings = self.state.settings
+        first = self._waiting[0][1]
+        most = most_together(first.suspect, settings.concurrency, settings.max_deliveries)
+        if len(self._waiting) <= most:
+            return []
+        rows = sorted(self._waiting)  # which is a heap, too
+        self._waiting = rows[:most]
+        return [run for _, run in rows[most:]]
 
     def _park(self, run: Run, now: float) -> None:
         if self._still_waits(run):

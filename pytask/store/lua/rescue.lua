@@ -1,5 +1,6 @@
 -- rescue: put ids back that are in no structure of their queue any more; the sweep's.
--- KEYS  1 q, 2 claims, 3 due, 4 nodes, 5 of:<node> of a node that is gone without a trace, where its claims are put back
+-- KEYS  1 q, 2 claims, 3 due, 4 nodes, 5 of:<node>
+--       (the last one only where claims of a node are put back that is gone without a trace)
 -- ARGV  1 how many ids at each end of the queue are looked at, then for each: id, due (epoch seconds until which it
 --       waits; '' for none)
 -- Returns for each: 'here' where a node owns it, it is parked, stands at an end of the queue, or is not in of:<node> any
