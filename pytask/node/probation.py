@@ -21,13 +21,14 @@ from pytask import wire
 from pytask.errors import StoreError
 from pytask.keys import QueueKeys
 from pytask.node.closing import Closing
-from pytask.node.run import BEGIN, RUN, Run
+from pytask.node.run import BEGIN, FINISH, RUN, Run
 from pytask.node.service import Service
 from pytask.node.state import NodeState
 
 LONG_ENOUGH = 60.0  # seconds: reap counts deaths against runs that are younger
 AWAY = (1.0, 5.0)  # seconds after which a task that found no room to wait in comes back
 TICK = 1.0  # seconds between looks while somebody waits
+SOON = 0.05  # while somebody waits and an outcome is on its way: until it is accepted a death would count
 
 
 def most_together(suspect: int, concurrency: int, max_deliveries: int) -> int:
@@ -127,7 +128,7 @@ class Probation(Service):
 
     def _pause(self) -> float | None:
         if self._waiting:
-            return TICK
+            return SOON if any(run.phase == FINISH for run in self._inside) else TICK
         return max(self._young[0][0] - time.monotonic(), 0) if self._young else None
 
     def _still_waits(self, run: Run) -> bool:
@@ -172,7 +173,7 @@ class Probation(Service):
         self._begin(chosen, "granted")
 
     def _is_inside(self, run: Run) -> bool:
-        return run.phase in (BEGIN, RUN) and self.state.registry.holds(run)
+        return run.phase in (BEGIN, RUN, FINISH) and self.state.registry.holds(run)
 
     def _has_room(self, run: Run) -> bool:
         settings = self.state.settings
