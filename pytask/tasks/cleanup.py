@@ -6,6 +6,7 @@ dead Cleanup had taken goes back. So a handler is called at least once for each 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import time
@@ -76,7 +77,8 @@ class Cleanup(Task):
                 self._drain_once()
         finally:
             announcer.kill()
-            self._leave()
+            with contextlib.suppress(StoreError):  # an error in place of GreenletExit would begin it again
+                self._leave()
 
     def _drain_once(self) -> None:
         try:
