@@ -135,3 +135,21 @@ def test_a_node_that_is_paused_while_redis_is_away_stays_paused_when_it_is_back(
     assert server.state("N") is None
     node.signal(signal.SIGCONT)
     server.wait_for_state("N", "SUCCESS")
+
+
+@pytest.mark.parametrize("deployment", ["valkey"], indirect=True)
+def test_a_second_signal_ends_a_node_soon_though_redis_is_away(deployment, server, start_node):
+    node = start_node(node_timeout="2")
+    for task_id in ("A", "B"):
+        server.create(task_id, "loop")
+        server.wait_for_state(task_id, "RUNNING")
+    deployment.server.kill()
+    node.wait_for_log("comes back under a new id")
+    began = time.monotonic()
+    node.signal(signal.SIGINT)
+    node.wait_for_log("takes no more tasks")
+    node.signal(signal.SIGINT)
+    node.process.wait(20)
+    assert time.monotonic() - began < 18  # 25 s of grace, 12 s to stop and 20 s to send without it
+    assert "pytask/cleanup failed" not in node.text()
+    deployment.server.start()

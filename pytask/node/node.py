@@ -45,6 +45,7 @@ from pytask.task import Task, takes_stop
 log = logging.getLogger("pytask.node")
 
 FLUSH_SECONDS = 10.0  # at the end, for outcomes that are not sent yet
+HURRIED_FLUSH_SECONDS = 2.0  # after a second signal
 END_SECONDS = 12.0  # at the end, for tasks that were told to stop
 
 
@@ -235,16 +236,20 @@ class Node:
         """
         deadline = time.monotonic() + seconds
         while not self.state.registry.empty.is_set() and time.monotonic() < deadline:
-            if not all_go_back and self.hurry.is_set() and self._only_waiting():
-                return
+            if self.hurry.is_set() and (not self._open_runs() or (not all_go_back and self._only_waiting())):
+                return  # what is not sent yet has its own time, in `_leave`
             self._put_back(self._open_runs() if all_go_back else self._restless())
             self.state.registry.empty.wait(timeout=0.05)
 
     def _only_waiting(self) -> bool:
         return any(run.wish is None for run in self._open_runs())
 
+    @property
+    def _flush_seconds(self) -> float:
+        return HURRIED_FLUSH_SECONDS if self.hurry.is_set() else FLUSH_SECONDS
+
     def _leave(self) -> None:
-        with gevent.Timeout(FLUSH_SECONDS, False):
+        with gevent.Timeout(self._flush_seconds, False):
             self.local.stop()
             self.report.wait_until_sent(FLUSH_SECONDS)
             self.closing.wait_until_sent(FLUSH_SECONDS)
@@ -252,7 +257,7 @@ class Node:
             service.stop()
         self.heartbeat.stop()
         self._waker.stop()
-        with contextlib.suppress(StoreError), gevent.Timeout(FLUSH_SECONDS, False):
+        with contextlib.suppress(StoreError), gevent.Timeout(self._flush_seconds, False):
             for queue in self.state.queue_names:
                 self.store.membership(queue).leave(self.state.id, b"")  # nobody's fault
             self.store.node_records.remove(self.state.id)
