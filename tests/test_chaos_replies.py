@@ -122,3 +122,17 @@ def test_the_reply_of_every_script_is_lost_once(how, round):
         wait_for(lambda: not tour.proxy.left, f"replies of {tour.proxy.left} were never sent:\n{told}", 20)
         assert sorted(tour.proxy.lost) == sorted(names)
         assert tour.fleet.stop() == [0]
+
+
+def test_a_task_runs_once_whose_making_is_repeated_while_it_runs(monkeypatch):
+    """Its record said WAIT when it was made, for the sweep: said again, that would be the wish to run it again."""
+    monkeypatch.setattr("pytask.helpers.secrets.token_hex", lambda _: "T")
+    monkeypatch.setattr("pytask.store.client.FIRST_DELAY", 0.6)  # seconds: it runs by then
+    with Tour(CLOSE) as tour:
+        tour.start_node()
+        tour.proxy.lose(["HSET task-T"])  # and with it that of the push in the same pipeline
+        tour.ids.append(tour.app.helpers.start_task("work", {"seconds": 1}))
+        verdict = tour.check()
+        assert not tour.proxy.left
+        assert not verdict.problems, f"{verdict.text()}\n{tour.story()}"
+        assert verdict.figures["runs"] == 1

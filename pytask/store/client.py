@@ -91,9 +91,9 @@ class Client:
         """The reply to one command. Raises StoreUnavailable, StoreRefused."""
         return self._persist([command], patience, fleeting=command[0] in FLEETING)[0]
 
-    def pipeline(self, commands: Sequence[Command]) -> list[Any]:
+    def pipeline(self, commands: Sequence[Command], patience: float | bool | None = True) -> list[Any]:
         """The replies to several commands sent at once, in their order, without a transaction."""
-        return self._persist(commands, fleeting=all(command[0] in FLEETING for command in commands))
+        return self._persist(commands, patience, fleeting=all(command[0] in FLEETING for command in commands))
 
     def sequence(self, *phases: Sequence[Command]) -> None:
         """Send several pipelines, none before those ahead of it were obeyed; one round trip to a single server."""

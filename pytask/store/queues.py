@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
+from pytask.errors import StoreUnavailable
 from pytask.keys import Keys
 from pytask.store.client import Client, as_dict
 
@@ -18,12 +20,18 @@ class Queues:
 
     def create(self, rows: Sequence[tuple[bytes, Mapping[str, Any]]], queue: str = "") -> None:
         """Write the records (id, fields) and push their ids, in one round trip or two; safe to repeat."""
-        key = self.keys.queue(queue).key
-        records: list[tuple[Any, ...]] = []
-        for task_id, fields in rows:
-            flat = [part for pair in fields.items() for part in pair]
-            records.append(("HSET", self.keys.task(task_id), *flat))
-        self.client.sequence(records, [("LPUSH", key, *[row[0] for row in rows])])
+        push = ("LPUSH", self.keys.queue(queue).key, *[row[0] for row in rows])
+        if self.client.servers.one:
+            try:
+                self.client.pipeline([*self._records(rows), push], patience=0)
+                return
+            except StoreUnavailable:
+                # the push may have arrived: a record whose task runs by now, or has ended, must not be set to WAIT
+                rows = [(row[0], {name: row[1][name] for name in row[1] if name != "state"}) for row in rows]
+        self.client.sequence(self._records(rows), [push])
+
+    def _records(self, rows: Sequence[tuple[bytes, Mapping[str, Any]]]) -> list[tuple[Any, ...]]:
+        return [("HSET", self.keys.task(row[0]), *chain.from_iterable(row[1].items())) for row in rows]
 
     def push(self, queue: str, ids: Sequence[bytes], *, first: bool = False) -> None:
         """Push ids; `first` before all that wait."""
