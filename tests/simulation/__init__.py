@@ -1,8 +1,8 @@
 """A random tester of the protocol: the product's own code and scripts, in worlds where everything goes wrong.
 
-A world has two queues, up to a handful of nodes with their Monitors and Cleanups (in some worlds with the
-sweep), and producers. What runs in it is the product: the node's services, the store, the helpers, the tasks,
-and every Lua script. Four things are not real:
+A world has two queues, up to a handful of nodes with their Monitors and Cleanups, in some worlds the sweep, and
+producers. What runs in it is the product: the node's services, the store, the helpers, the tasks, and every Lua
+script. Four things are not real:
 
 - `hub`: gevent, threads and the clock. Time jumps to what happens next, so that a minute takes milliseconds.
 - `network`, `connections`: the way to Redis. Commands are refused, replies are lost or late, machines are cut off.

@@ -55,6 +55,8 @@ class Acts:
                 fields += [name, f"{EPOCH + self.world.hub.now + options[name]:.3f}"]
         if "kept" in options:
             fields += ["cleanup", "false"]
+        if "once" in options:
+            fields += ["rescheduling", "false"]
         self._produce(self._create, key, fields, queue, number, options.get("late"))
 
     def _create(self, key: str, fields: list[Any], queue: int, number: int, late: float | None) -> None:

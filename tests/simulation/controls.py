@@ -43,6 +43,9 @@ LIVE_REAPED = "a live node was declared dead"
 FENCE = "a fence does not grow"
 REMOVED = "a task was removed before its end"
 GOES_ON = "a cut-off node goes on"
+LOST_EARLY = "a task is LOST too early"
+POISON = "a task that kills its nodes runs again"
+STARTS_TWICE = "a task that may start only once starts twice"
 
 
 def but(*pieces: tuple[str, str]) -> Patch:
@@ -111,6 +114,7 @@ def look_without_doubt(self: Observer, now: float, sequences: Any, listening: An
 
 OUTAGES = {"often": {"outage": 8}}
 KILLS = {"often": {"kill": 12}, "fault_rate": 0.1}
+DEATHS = {"nodes": 1, "often": {"deaths": 1, "freeze": 0, "outage": 0, "stop": 1, "restart": 1}}
 LOSSES = {"fault_rate": 0.2}
 RETRIES = {"often": {"retry": 40, "push": 15}, "fault_rate": 0.25}
 GUARD = r"mine and string\.match\(mine, '\^%d\+'\) == fence"
@@ -144,6 +148,20 @@ CONTROLS: dict[str, Control] = {
         (NOT_ANNOUNCED, NO_REST),
         {"begin": but((r"local tail = lost ~= '0'", "local tail = false"))},
         emphasis=KILLS,
+    ),
+    "only one start": Control(
+        (STARTS_TWICE,), {"begin": but((r"elseif died and once and", "elseif false and"))}, emphasis=KILLS
+    ),
+    "most deaths at begin": Control(
+        (POISON,), {"begin": but((r"elseif died and suspect >= limit then", "elseif false then"))}, emphasis=DEATHS
+    ),
+    "deaths of runs that were old": Control(
+        (LOST_EARLY,),
+        {"reap": but((r"counts = tonumber\(fence\) > young", "counts = true"))},
+        emphasis=DEATHS,
+    ),
+    "runs that last long enough": Control(
+        (LOST_EARLY,), {"survive": but((r"if ours then[^\n]*", ""))}, emphasis=DEATHS
     ),
     "state at cleanup": Control(
         (REMOVED,),

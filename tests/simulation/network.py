@@ -27,6 +27,7 @@ LIST_SLOTS = (0, 1, 3)  # those with a list on which somebody may block
 NEVER_PUSH = frozenset({"beat", "begin", "claim", "emit", "finish", "hold", "renew", "HGETALL", "PUBSUB", "HGET"})
 REFUSED, LOST = "refused", "lost"
 SOCKET_TIMEOUT = 5.0
+UNNOTICED = 2.0  # seconds: a Monitor may look before and after, and not meanwhile
 ERRORS = {REFUSED: "connection refused", LOST: "the reply was lost"}
 Command = tuple[bytes, ...]
 
@@ -258,16 +259,17 @@ class Network:
 
     def go_away(self) -> None:
         """From now on no server answers."""
-        self.away_before = self.seconds_away()
-        self.away, self._away_since = True, self.hub.now
+        if not self.away:
+            self.away, self._away_since = True, self.hub.now
 
     def come_back(self) -> None:
         """The servers answer again."""
         self.away_before, self.away = self.seconds_away(), False
 
     def seconds_away(self) -> float:
-        """How long no server has answered, in all."""
-        return self.away_before + (self.hub.now - self._away_since if self.away else 0.0)
+        """How long no server has answered, in all; a moment that a Monitor may not notice left out."""
+        lasted = self.hub.now - self._away_since if self.away else 0.0
+        return self.away_before + (lasted if lasted > UNNOTICED else 0.0)
 
     def reset(self, machine: Machine) -> None:
         """The connections of a machine are gone, for itself and at the server."""

@@ -8,7 +8,7 @@ from pytask.keys import Keys
 from pytask.tasks.monitor import GONE_SECONDS
 from simulation.machines import NODE_TIMEOUT, NodeMachine, Outside
 from simulation.network import Machine
-from simulation.server import QUEUE_SLOTS, slot_of
+from simulation.server import QUEUE_SLOTS, YOUNG, slot_of
 from simulation.story import Evaluate, Ledger, UserRun, Words
 
 SEEN_GONE = 6.0  # so long ago a Monitor may have seen that a subscription is gone
@@ -68,13 +68,31 @@ class NodeWatch:
     def _reap(self, machine: Machine, keys: Words, args: Words, evaluate: Evaluate) -> Any:
         node, slot = args[0], slot_of(keys[0])
         sequence, mark = self.server.execute(slot, "HMGET", [keys[3], node, b"-" + node])
+        owned = self._claims_of(slot, keys)
         reply = evaluate()
         if reply >= 0:
+            said = b"%b %b" % (args[1], args[4]) if args[3] == b"1" else args[1]
+            self._note_deaths(slot, mark or said, owned, self._claims_of(slot, keys))  # the first one's word holds
             if sequence is not None and mark is None:
                 self._check_death(machine, slot, node)
             if isinstance(machine, Outside) or node not in machine.ids:
                 self.reaped.add(node)
         return reply
+
+    def _claims_of(self, slot: int, keys: Words) -> dict[bytes, bytes]:
+        """Id -> fence of the claims that stand in `of:<node>` and in `claims`."""
+        node = keys[2].rpartition(b":of:")[2]
+        words = self.server.execute(slot, "HGETALL", [keys[2]])
+        fences = {task_id: entry.split()[0] for task_id, entry in zip(words[::2], words[1::2], strict=True)}
+        owners = {task_id: self.server.execute(slot, "HGET", [keys[1], task_id]) for task_id in fences}
+        return {task_id: fence for task_id, fence in fences.items() if owners[task_id] == node + b" " + fence}
+
+    def _note_deaths(self, slot: int, mark: bytes, before: dict[bytes, bytes], left: dict[bytes, bytes]) -> None:
+        """A death counts against the run that was blamed; where none was, against all that are young."""
+        _, blames, blamed = mark.partition(b" ")
+        for task_id in before.keys() - left.keys():
+            age = self.world.network.time(slot) - int(before[task_id]) / 1e6
+            self.story(task_id).dies_young = task_id == blamed if blames else age < YOUNG
 
     def _check_death(self, machine: Any, slot: int, node: bytes) -> None:
         """Only who is silent is dead. A node may end itself, and a parent knows about its child."""
@@ -105,6 +123,10 @@ class NodeWatch:
                 kind = "one node runs an id twice" if old.machine is machine else "two healthy nodes run one id"
                 self.fail(kind, f"{new} while {old}")
         self.running.append(new)
+        story = self.story(new.id)
+        if story.once and story.started:
+            self.fail("a task that may start only once starts twice", str(new))
+        story.started = True
         return new
 
     def run_ends(self, run: UserRun) -> None:

@@ -29,6 +29,7 @@ class RecordWatch:
             "restart": self._restart,
             "stop": self._stop,
             "nudge": self._nudge,
+            "survive": self._survive,
             "PUBLISH": self._publish,
             "DEL": self._delete,
             "LPUSH": self._lpush,
@@ -76,6 +77,8 @@ class RecordWatch:
             self.fail("a parked task runs early", f"{name}: {float(before.due or 0) - self._time(slot):.3f} s")
         if story.open:
             _count_the_end_of_an_open_start(story, before)
+        if story.young >= self.world.settings.max_deliveries:
+            self.fail("a task that kills its nodes runs again", f"{name} after {story.young} deaths")
         if int(reply[4]) != story.outcomes + 1 or int(reply[5]) != story.deaths:
             expected = f"{story.outcomes + 1} and {story.deaths}"
             self.fail("attempt or deliveries are wrong", f"{name}: {reply[4]} and {reply[5]}, not {expected}")
@@ -93,13 +96,14 @@ class RecordWatch:
         story = self.story(task_id)
         if state == b"STOPPED" and not story.told_to_stop:
             self.fail("a task was stopped that nobody told to stop", task_id.decode())
-        if state == b"LOST" and story.deaths + story.open < self.world.settings.max_deliveries:
-            self.fail("a task is LOST too early", f"{task_id.decode()} after {story.deaths + story.open} deaths")
+        young = story.young + (story.open and story.dies_young)
+        if state == b"LOST" and young < self.world.settings.max_deliveries and not (story.once and story.open):
+            self.fail("a task is LOST too early", f"{task_id.decode()} after {young} deaths")
         if state not in PARKED:
             story.obeyed = self.step
-            if story.open and state == b"LOST":
+            if story.open and state == b"LOST":  # that start counts as both
                 story.deaths += 1
-            elif story.open:  # what ends it now is the outcome of the start whose node died
+            if story.open:  # what ends it now is the outcome of the start whose node died
                 story.outcomes += story.counted
             story.open = False
         if state in ENDED:
@@ -123,6 +127,8 @@ class RecordWatch:
         story.accepted.add(fence)
         put_back = wish == b"WAIT" and state == b"WAIT"
         story.outcomes += story.open and story.counted and not put_back
+        if wish != b"WAIT":
+            story.started, story.young = False, 0
         story.open = False
         if reply[0] == b"ok":
             if before.control == b"stop" and state in (b"RETRY", b"WAIT"):
@@ -167,8 +173,9 @@ class RecordWatch:
         story.told_to_stop = told
         if told:
             story.stop = self.step
+        story.started = False
         if reset:
-            story.outcomes = story.deaths = 0
+            story.outcomes = story.deaths = story.young = 0
             story.counted = False
 
     def _stop(self, machine: Machine, keys: Words, args: Words, evaluate: Evaluate) -> Any:
@@ -184,13 +191,22 @@ class RecordWatch:
         self.story(args[0]).nudged |= reply == 1
         return reply
 
+    def _survive(self, machine: Machine, keys: Words, args: Words, evaluate: Evaluate) -> Any:
+        replies = evaluate()
+        for key, reply in zip(keys, replies, strict=True):
+            if reply:
+                self.story(key[5:]).young = 0
+        return replies
+
     def _is_told_to_stop(self, task_id: bytes) -> None:
         story = self.story(task_id)
         story.stop = self.step
         story.told_to_stop = True
 
     def _publish(self, machine: Machine, keys: Words, args: Words, evaluate: Evaluate) -> Any:
-        """A message alone may be lost, but is a reason to stop."""
+        """A message alone may be lost, but is a reason to stop, or to start anew."""
+        if args[0] == b"reload":
+            self.story(keys[0].removesuffix(b"-control")[5:]).started = False
         if args[0] == b"stop":
             task_id = keys[0].removesuffix(b"-control")[5:]
             self.story(task_id).told_to_stop = True
@@ -209,6 +225,7 @@ class RecordWatch:
                 self._is_told_to_stop(task_id)
         elif b"task" in fields:
             self.story(task_id).kept |= fields.get(b"cleanup") == b"false"
+            self.story(task_id).once |= fields.get(b"rescheduling") == b"false"
             if before.state in (None, b"WAIT"):
                 self._is_written(task_id, self.story(task_id), before)
 
@@ -248,3 +265,4 @@ def _count_the_end_of_an_open_start(story: Story, before: Record) -> None:
         story.outcomes += story.counted
     else:
         story.deaths += 1
+        story.young += story.dies_young

@@ -79,13 +79,15 @@ def _draw_acts(scenario: Scenario, rng: Random, often: Mapping[str, float]) -> N
     for _ in range(rng.randint(6, 26)):
         name = rng.choices(names, weights)[0]
         scenario.acts.append(Act(rng.uniform(0.3, SPAN), name, DRAW[name](rng, ids)))
+    if rng.random() < often.get("deaths", 0.15):
+        scenario.acts += _deaths(rng)
     if scenario.failover:
         scenario.acts += [_failover(rng) for _ in range(rng.randint(1, 3))]
     scenario.acts.sort()
 
 
 def _create(rng: Random, number: int, often: Mapping[str, float] = {}) -> Act:
-    kind = rng.choices(("work", "endless", "polite", "rare"), (10, 4, 2, 1))[0]
+    kind = rng.choices(("work", "endless", "polite", "rare"), (10, often.get("endless", 4), 2, 1))[0]
     end = rng.choices(("success", "error", "exception", "retry"), (6, 1, 1, often.get("retry", 4)))[0]
     options: dict[str, Any] = {}
     if rng.random() < 0.15:
@@ -94,6 +96,8 @@ def _create(rng: Random, number: int, often: Mapping[str, float] = {}) -> Act:
         options["expires"] = rng.uniform(0.5, 6)
     if rng.random() < 0.1:
         options["kept"] = True
+    if rng.random() < 0.15:
+        options["once"] = True
     if rng.random() < 0.4:
         options["silent"] = True
     if rng.random() < 0.15:
@@ -101,6 +105,15 @@ def _create(rng: Random, number: int, often: Mapping[str, float] = {}) -> Act:
     return Act(
         rng.uniform(0.2, SPAN * 0.6), "create", (number, _queue(rng), kind, rng.randint(0, 5), end, options)
     )
+
+
+def _deaths(rng: Random) -> list[Act]:
+    """Something that goes on, and so many deaths of nodes that they count against it."""
+    quiet = rng.choice((0.0, 5.0))  # seconds: some runs get old
+    times = [rng.uniform(1, SPAN - quiet) for _ in range(rng.randint(5, 8))]
+    kills = [Act(t if t < 5 else t + quiet, "kill", (0, True, rng.random() < 0.8)) for t in times]
+    first = _create(rng, 6, {"endless": 100})  # an id to which nothing else happens
+    return [first._replace(time=rng.uniform(0.2, 2.0)), *kills]
 
 
 def _failover(rng: Random) -> Act:

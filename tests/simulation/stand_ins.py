@@ -19,12 +19,13 @@ import gevent.event
 import gevent.lock
 from gevent import monkey
 
-from pytask.node import heartbeat, state
+from pytask.node import heartbeat, probation, state
 from pytask.store import listener, store
 from pytask.tasks import monitor
 from simulation import hub
 from simulation.connections import SimListener
 from simulation.hub import EPOCH, Unit, current_hub
+from simulation.server import YOUNG
 
 
 def spawn(function: Callable[..., Any], *args: Any) -> Unit:
@@ -116,4 +117,5 @@ def install() -> None:
                 if id(value) in stand_ins:
                     setattr(module, attribute, stand_ins[id(value)])
     heartbeat.TICK, monitor.LOOK, monitor.KEEN_LOOK = 0.5, 1.0, 0.5  # seconds: to look less often saves real time
+    probation.LONG_ENOUGH = YOUNG
     assert store.Listener is SimListener

@@ -13,6 +13,8 @@ NOT_PROMISED = frozenset(
     {
         "an ended task runs again",
         "a task is LOST too early",
+        "a task that kills its nodes runs again",
+        "a task that may start only once starts twice",
         "a parked task runs early",
         "attempt or deliveries are wrong",
         "two healthy nodes run one id",
@@ -72,6 +74,10 @@ class Story:
     announced: int = -1  # on end-task
     kept: bool = False
     nudged: bool = False  # brought back before its time
+    once: bool = False  # a producer wrote that it may start only once
+    started: bool = False  # its code did, and neither an end nor a wish has come since
+    dies_young: bool = False  # the death of the node that was reaped last counts against it
+    young: int = 0  # deaths in a row that count against it
 
 
 class UserRun:
