@@ -44,9 +44,10 @@ class Service:
 
     def stop(self, timeout: float = 2.0) -> None:
         """End, at once; waits up to `timeout` seconds for the greenlet."""
-        if self._greenlet is not None:
-            self._greenlet.kill(timeout=timeout)
-            self._greenlet = None
+        # taken first: whoever else stops and starts it meanwhile must find its own greenlet here, not lose it
+        greenlet, self._greenlet = self._greenlet, None
+        if greenlet is not None:
+            greenlet.kill(timeout=timeout)
 
     def run(self) -> None:
         """The loop."""
