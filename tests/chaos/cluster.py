@@ -169,9 +169,16 @@ class Cluster(Deployment):
         return len(masters) == 3 and all(map(self.has_replica, masters)) and all(map(self._is_ok, self.servers))
 
     def has_replica(self, master: ServerProcess) -> bool:
-        """Could another one take over from this master without loss?"""
+        """Could another one take over from this master without loss? One that still loads its data could not."""
         role = self._role(master)
-        return role[0] == b"master" and bool(role[2])
+        return role[0] == b"master" and any(self._follows(self._server_at(int(row[1]))) for row in role[2])
+
+    def _follows(self, replica: ServerProcess) -> bool:
+        try:
+            with replica.client(socket_timeout=1) as client:
+                return bool(client.info("replication").get("master_link_status") == "up")
+        except redis.RedisError:
+            return False
 
     def _is_ok(self, server: ServerProcess) -> bool:
         try:
