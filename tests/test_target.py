@@ -253,7 +253,7 @@ def test_a_node_without_redis_ends_with_3_within_connect_timeout(start_node, sil
         began = time.monotonic()
         node = start_node("-u", f"redis://127.0.0.1:{port}", ready=False, connect_timeout="1")
         assert node.wait() == 3
-        assert time.monotonic() - began < 4, "1 s, and what the start of a process takes"
+        assert time.monotonic() - began < 8, "1 s, and what the start of a process takes; not the default of 10"
     assert f"no Redis at 127.0.0.1:{port}/0" in node.text()
     assert "Traceback" not in node.text()
 
