@@ -126,7 +126,8 @@ class NodeWatch:
         story = self.story(new.id)
         if story.once and story.started:
             self.fail("a task that may start only once starts twice", str(new))
-        story.started = True
+        # a start that was begun before somebody wished for another one takes nothing from that wish
+        story.started = story.started or int(new.run.fence) > story.began_before
         return new
 
     def run_ends(self, run: UserRun) -> None:

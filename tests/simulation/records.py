@@ -173,7 +173,7 @@ class RecordWatch:
         story.told_to_stop = told
         if told:
             story.stop = self.step
-        story.started = False
+        story.started, story.began_before = False, story.began
         if reset:
             story.outcomes = story.deaths = story.young = 0
             story.counted = False

@@ -75,6 +75,7 @@ class Story:
     kept: bool = False
     nudged: bool = False  # brought back before its time
     once: bool = False  # a producer wrote that it may start only once
+    began_before: int = 0  # the highest fence that had begun when it was last restarted
     started: bool = False  # its code did, and neither an end nor a wish has come since
     dies_young: bool = False  # the death of the node that was reaped last counts against it
     young: int = 0  # deaths in a row that count against it
