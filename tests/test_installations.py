@@ -14,7 +14,7 @@ from chaos.cluster import Cluster
 from chaos.sentinels import Sentinels
 from chaos.servers import Deployment
 from chaos.tls import Tls
-from conftest import Events, Server, wait_until
+from conftest import Events, Server, kinds, wait_until
 from redis.crc import key_slot
 
 from pytask import PyTask
@@ -23,13 +23,14 @@ from pytask.store.addresses import resolve_target
 
 KINDS = {
     "cluster-valkey": lambda: Cluster(),
-    "cluster-redis": lambda: Cluster("redis"),
     "sentinel-valkey": lambda: Sentinels(password="secret"),
+    "cluster-redis": lambda: Cluster("redis"),
     "tls-redis": lambda: Tls(),
 }
+HERE = [name for name in KINDS if name.partition("-")[2] in kinds()]
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=HERE)
 def deployment(request):
     with KINDS[request.param]() as made:
         yield made
@@ -168,7 +169,7 @@ def test_a_node_keeps_to_its_connections_and_names_them(server, app, start_node,
 # What is true of a cluster alone.
 
 
-CLUSTERS = pytest.mark.parametrize("deployment", ["cluster-valkey", "cluster-redis"], indirect=True)
+CLUSTERS = pytest.mark.parametrize("deployment", [name for name in HERE if "cluster" in name], indirect=True)
 SENTINEL = pytest.mark.parametrize("deployment", ["sentinel-valkey"], indirect=True)
 
 
