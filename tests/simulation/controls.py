@@ -197,6 +197,7 @@ CONTROLS: dict[str, Control] = {
             "release": but(
                 (r"if mine\[i\] and string\.match\(mine\[i\], '\^%d\+'\) == fence then", "if true then"),
                 (r"if owners\[i\] == node \.\. ' ' \.\. fence then", "if owners[i] then"),
+                (r"string\.match\(mine\[i\], '\^%d\+ \(", "string.match(mine[i] or '0 0 push', '^%d+ ("),
             )
         },
         emphasis={"fault_rate": 0.3, "nodes": 2, "often": {"push": 20, "restart": 40}},
@@ -261,7 +262,7 @@ CONTROLS: dict[str, Control] = {
     "looks at the records of runs": Control(
         (NO_REST,),
         methods=((Reconcile, "_check", nothing),),
-        emphasis={"often": {"stop": 30, "reset": 30, "kill": 0.5, "terminate": 0}},
+        emphasis={"often": {"stop": 30, "reset": 30, "kill": 0.5, "terminate": 0, "deaths": 0}},
     ),
     "a cut-off node that stops by itself": Control(
         (GOES_ON,), methods=((identity, "CUT_OFF", 1e9),), emphasis={"often": {"cut": 15}}
