@@ -15,11 +15,12 @@ from pytask.store.addresses import resolve_target
 
 
 class Guard:
-    """What one sentinel says of the master `m`. `epoch` None: it does not answer."""
+    """What one sentinel says of the master `m`. `epoch` None: it does not answer. `told`: the port it is asked for."""
 
-    def __init__(self, port: int, epoch: int | None, *, down: bool = False) -> None:
+    def __init__(self, port: int, epoch: int | None, *, down: bool = False, told: int = 0) -> None:
         self.asked = 0
         self.epoch = epoch
+        self.told = told or port
         self.state = {
             "ip": "10.0.0.1", "port": port, "config-epoch": epoch, "num-other-sentinels": 2,
             "is_master": True, "is_sdown": down, "is_odown": False,
@@ -31,6 +32,10 @@ class Guard:
             raise redis.TimeoutError("it does not answer")
         return {"m": self.state}
 
+    def execute_command(self, command, service):
+        assert (command, service) == ("SENTINEL GET-MASTER-ADDR-BY-NAME", "m")
+        return b"10.0.0.1", self.told
+
 
 def servers_told_by(*guards: Guard):
     servers = resolve_target("redis+sentinel://h1,h2,h3/m").servers()
@@ -40,6 +45,12 @@ def servers_told_by(*guards: Guard):
 
 def test_the_sentinel_that_has_heard_of_the_latest_failover_is_right():
     servers = servers_told_by(Guard(1, 4), Guard(2, 5), Guard(1, 4))
+    assert servers.get_target().address == "10.0.0.1:2/0"
+
+
+def test_the_sentinel_that_leads_a_failover_lists_the_old_master_with_the_new_epoch_and_is_asked_for_the_new_one():
+    """Until all replicas follow the new master. The old one may have come back by then, and looks well."""
+    servers = servers_told_by(Guard(1, 4), Guard(1, 5, told=2), Guard(1, 4))
     assert servers.get_target().address == "10.0.0.1:2/0"
 
 
@@ -82,9 +93,11 @@ def test_a_push_after_a_failover_does_not_go_to_the_old_master_that_has_come_bac
     old.start()
     assert role(old) == b"master"
     app.helpers.start_task("noop", task_id="after")  # its connection is broken, and it did not know
-    assert role(old) == b"master", "the sentinels made a replica of it too soon to see anything"
     with old.client() as there, new.client() as here:
-        assert not there.exists("task-after")
+        with there.pipeline() as both:
+            is_there, (role_then, *_) = both.exists("task-after").execute_command("ROLE").execute()
+        assert role_then == b"master", "the sentinels made a replica of it too soon to see anything"
+        assert not is_there
         assert here.hget("task-after", "task") == b"noop"
     app.close()
 

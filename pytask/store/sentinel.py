@@ -12,13 +12,14 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection, SSLConnection
 from redis.retry import Retry
 from redis.sentinel import Sentinel
+from redis.utils import str_if_bytes
 
 from pytask.store.cluster import Address
 from pytask.store.servers import Command, Reply, Server
@@ -79,6 +80,14 @@ class SentinelTarget(Target):
             protocol=2,
             **self.arguments,
         )
+
+
+class View(NamedTuple):
+    """What one sentinel says."""
+
+    epoch: int  # grows with each failover
+    master: Address
+    usable: bool  # as far as it knows, the master works
 
 
 class SentinelServers:
@@ -176,30 +185,43 @@ class SentinelServers:
         The sentinels hear of a failover one after another, within some seconds: who knows of the latest is right.
         """
         service = self.target.service
-        states, problems = self._ask_all(service)
-        latest = max((state["config-epoch"] for state in states), default=0)
-        for state in states:
-            if state["config-epoch"] == latest and self._sentinel.check_master_state(state, service):
-                return str(state["ip"]), int(state["port"])
+        views, problems = self._ask_all(service)
+        latest = max((view.epoch for view in views), default=0)
+        for view in views:
+            if view.epoch == latest and view.usable:
+                return view.master
         told = "; ".join(problems) or "no master that answers them"
         raise exceptions.ConnectionError(f"no sentinel knows a master {service!r}: {told}")
 
-    def _ask_all(self, service: str) -> tuple[list[dict[str, Any]], list[str]]:
+    def _ask_all(self, service: str) -> tuple[list[View], list[str]]:
         """What each sentinel says of the master, and the errors of those that do not answer."""
-        states: list[dict[str, Any]] = []
+        views: list[View] = []
         problems: list[str] = []
         now, guards = time.monotonic(), self._sentinel.sentinels
         silent = {number for number, until in self._silent_until.items() if until > now}
         for number in sorted(range(len(guards)), key=lambda number: number in silent):
-            if states and number in silent:
+            if views and number in silent:
                 break
             try:
                 masters: Any = guards[number].sentinel_masters()
+                view = self._see(guards[number], masters[service]) if service in masters else None
             except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
                 self._silent_until[number] = time.monotonic() + SILENT_PAUSE
                 problems.append(str(error))
             else:
                 self._silent_until.pop(number, None)
-                if service in masters:
-                    states.append(masters[service])
-        return states, problems
+                if view is not None:
+                    views.append(view)
+        return views, problems
+
+    def _see(self, guard: Any, state: Mapping[str, Any]) -> View:
+        """What this sentinel says, with `state` as its own list of masters has it.
+
+        The one that leads a failover has the new epoch there beside the old address, until all replicas follow the
+        new master; the address that it gives when it is asked for that alone is the new one at once.
+        """
+        service, listed = self.target.service, (str(state["ip"]), int(state["port"]))
+        told = guard.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", service)
+        master = (str_if_bytes(told[0]), int(told[1])) if told else listed
+        usable = master != listed or self._sentinel.check_master_state(state, service)
+        return View(int(state["config-epoch"]), master, usable)
