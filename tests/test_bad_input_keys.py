@@ -209,9 +209,10 @@ def test_a_producer_cannot_run_the_tasks_of_the_system(attack, name, data):
 def test_a_local_record_of_another_type_does_not_stop_the_node(attack):
     attack.start(node_timeout="2")
     key = f"task-pytask/monitor@{attack.node.node_id}"
-    attack.server.redis.delete(key)
-    attack.server.redis.rpush(key, "x")
-    attack.wait_for_log("WRONGTYPE")
+    wait_until(lambda: attack.server.redis.hget(key, "state") == b"RUNNING", "its record tells of it")
+    with attack.server.redis.pipeline() as both:  # at once, so that the node cannot write between them
+        both.delete(key).rpush(key, "x").execute()
+    wait_until(lambda: attack.server.redis.ttl(key) > 0, "the node lets it expire with itself")
     attack.create("E", "echo", {"n": 1})
     assert json.loads(attack.ends("E", "SUCCESS")) == {"n": 1}
     attack.server.redis.delete(key)
