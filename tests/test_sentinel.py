@@ -15,7 +15,7 @@ from pytask.store.addresses import resolve_target
 
 
 class Guard:
-    """What one sentinel says of the master `m`. `epoch` None: it does not answer. `told`: the port it is asked for."""
+    """What one sentinel says of the master `m`: `epoch` None is silence, `told` the port that it is asked for."""
 
     def __init__(self, port: int, epoch: int | None, *, down: bool = False, told: int = 0) -> None:
         self.asked = 0
