@@ -97,9 +97,9 @@ KEY_TABLE = (
         "{<q>}:again",
         "set",
         "queue",
-        "claim, release, park, miss",
+        "claim, release, park, miss, nudge",
         "until the claim is released",
-        "ids that were pushed while they were claimed",
+        "ids that were pushed, or are to come back, while they were claimed",
     ),
     KeyRow(
         "{<q>}:due",

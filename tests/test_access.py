@@ -185,6 +185,7 @@ def every_helper(app: PyTask) -> None:
     helpers.reload_task("W")
     helpers.stop_task("W")
     helpers.stop_task("parked")
+    helpers.stop_task("parking")
     helpers.stop_task("running")
     helpers.restart_task("ended")
     helpers.restart_if_state("ended", "ERROR")
@@ -193,7 +194,7 @@ def every_helper(app: PyTask) -> None:
     helpers.set_task("W", title="a")
     helpers.remove_task("X")
     assert helpers.get_new_task_ids()
-    assert helpers.get_active_task_ids() == ["running"]
+    assert sorted(helpers.get_active_task_ids()) == ["parking", "running"]
     helpers.get_active_task_ids("mail")
     helpers.get_dead_task_ids()
     helpers.get_end_task_ids()
@@ -208,6 +209,8 @@ def tasks_in_every_state(server) -> None:
     server.redis.zadd("{new-task}:due", {"parked": 9e9})
     server.redis.hset("task-running", mapping={"task": "echo", "state": "RUNNING", "fence": "7", "at": "new-task"})
     server.redis.hset("{new-task}:claims", "running", "N 7")
+    server.redis.hset("task-parking", mapping={"task": "echo", "state": "RETRY", "at": "new-task"})
+    server.redis.hset("{new-task}:claims", "parking", "N 8")
     server.redis.hset("task-ended", mapping={"task": "echo", "state": "ERROR", "at": "new-task"})
     server.redis.hset("{new-task}:nodes", "N", "1")
 

@@ -141,6 +141,18 @@ BEGINS = {
     "held": ({"state": "HELD"}, {}, [b"ended", b"HELD"], "HELD"),
     "held is not stopped by a push": ({"state": "HELD", "control": "stop"}, {}, [b"ended", b"HELD"], "HELD"),
     "parked, too early": ({**ENDED, "state": "RETRY", "due": FUTURE}, {"early": 1}, [b"early"], "RETRY"),
+    "parked and stopped, too early": (
+        {**ENDED, "state": "RETRY", "due": FUTURE, "control": "stop"},
+        {"early": 1},
+        [b"tail", b"STOPPED"],
+        "STOPPED",
+    ),
+    "parked and stopped, lost": (
+        {**ENDED, "state": "SCHEDULED", "due": FUTURE, "control": "stop"},
+        {"lost": 1},
+        [b"tail", b"STOPPED"],
+        "STOPPED",
+    ),
     "parked, due": ({**ENDED, "state": "RETRY", "due": PAST}, {}, [b"run"], "RUNNING"),
     "parked, lost": (
         {**ENDED, "state": "SCHEDULED", "due": PAST},

@@ -300,12 +300,20 @@ def test_a_nudge_brings_a_parked_id_to_the_head(queue):
     assert queue.state() == before
 
 
-def test_a_nudge_leaves_a_claimed_id_alone(queue):
-    queue.take_one()
-    queue.redis.zadd(queue.keys.due, {"T": 9e9})
-    before = queue.state()
+@pytest.mark.parametrize("how", ["parked", "left parked"])
+def test_a_nudge_of_an_id_that_is_about_to_be_parked_brings_it_back_then(queue, how):
+    claim = queue.take_one()
+    if how == "left parked":
+        queue.redis.zadd(queue.keys.due, {"T": 9e9})
     assert not queue.claims.nudge(b"T")
-    assert queue.state() == before
+    assert not queue.claims.nudge(b"T")
+    assert queue.waiting() == []
+    if how == "parked":
+        queue.claims.park(A, [(b"T", claim.fence, b"9e9")])
+    else:
+        queue.release(claim, "early")
+    assert queue.waiting() == [b"T"]
+    assert queue.take()[b"T"].early == b"1"
 
 
 def test_an_id_without_a_hash_is_looked_at_again_and_then_dead(queue):

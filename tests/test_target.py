@@ -199,7 +199,7 @@ class Failing:
 
 def test_a_script_that_the_server_forgot_is_sent_again(server):
     client = Client(resolve_target(server.url).servers())
-    keys, args = (b"new-task", b"{new-task}:claims", b"{new-task}:due"), (b"T",)
+    keys, args = (b"new-task", b"{new-task}:claims", b"{new-task}:due", b"{new-task}:again"), (b"T",)
     for _ in range(2):
         assert client.call("nudge", keys, args) == 0
         server.redis.script_flush()

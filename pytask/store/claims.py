@@ -133,4 +133,4 @@ class Claims:
     def nudge(self, task_id: bytes) -> bool:
         """Bring a parked id back at once."""
         k = self.keys
-        return bool(self.client.call("nudge", (k.key, k.claims, k.due), (task_id,)))
+        return bool(self.client.call("nudge", (k.key, k.claims, k.due, k.again), (task_id,)))

@@ -67,6 +67,16 @@ class Acts:
         if late is None:
             self._send("LPUSH", KEYS[queue], f"t{number}")
 
+    def put_off(self, number: int, queue: int, seconds: float, delay: float) -> None:
+        """Make a task that waits for so long; stop it after a while."""
+        self._produce(self._put_off, number, queue, seconds, delay)
+
+    def _put_off(self, number: int, queue: int, seconds: float, delay: float) -> None:
+        due = f"{EPOCH + self.world.hub.now + seconds:.3f}"
+        self._create(f"task-t{number}", ["task", "work", "due", due], queue, number, None)
+        sleep(delay)
+        self.world.outside.helpers.stop_task(f"t{number}")
+
     def push(self, number: int, queue: int) -> None:
         self._produce(self._send, "LPUSH", KEYS[queue], f"t{number}")
 

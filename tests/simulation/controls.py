@@ -113,6 +113,7 @@ def look_without_doubt(self: Observer, now: float, sequences: Any, listening: An
 
 
 OUTAGES = {"often": {"outage": 8}}
+FAR = {"often": {"far": 1}}
 KILLS = {"often": {"kill": 12}, "fault_rate": 0.1}
 DEATHS = {"nodes": 1, "often": {"deaths": 1, "freeze": 0, "outage": 0, "stop": 1, "restart": 1}}
 LOSSES = {"fault_rate": 0.2}
@@ -253,8 +254,15 @@ CONTROLS: dict[str, Control] = {
         why_not="all scripts change `claims` and `of:<node>` together; it guards against what people write there",
     ),
     "nudge": Control(
-        scripts={"nudge": but((r"if redis\.call\('HEXISTS', [^\n]*", "if true then return 0 end"))},
-        why_not="a stop of a parked id is obeyed when its time comes: later, but not never",
+        (NO_REST,),
+        {"nudge": but((r"if redis\.call\('ZREM', [^\n]*", "if true then return 0 end"))},
+        emphasis=FAR,
+    ),
+    "stop of a parked task": Control(
+        (NO_REST,), {"begin": but((r"if h\[6\] ~= 'stop' then --", "if true then --"))}, emphasis=FAR
+    ),
+    "nudge of what is not parked yet": Control(
+        (NO_REST,), {"nudge": but((r"if string\.sub\(claim, 1, 1\) ~= '-' then[^\n]*", ""))}, emphasis=FAR
     ),
     # The node and its Monitor.
     "inbox of a blocking move": Control((NO_REST, LOST), methods=((Claims, "wait_for_id", pop_without_an_inbox),)),

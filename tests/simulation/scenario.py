@@ -81,6 +81,8 @@ def _draw_acts(scenario: Scenario, rng: Random, often: Mapping[str, float]) -> N
         scenario.acts.append(Act(rng.uniform(0.3, SPAN), name, DRAW[name](rng, ids)))
     if rng.random() < often.get("deaths", 0.15):
         scenario.acts += _deaths(rng)
+    if rng.random() < often.get("far", 0.1) and not scenario.failover:
+        scenario.acts.append(_far(rng))
     if scenario.failover:
         scenario.acts += [_failover(rng) for _ in range(rng.randint(1, 3))]
     scenario.acts.sort()
@@ -114,6 +116,12 @@ def _deaths(rng: Random) -> list[Act]:
     kills = [Act(t if t < 5 else t + quiet, "kill", (0, True, rng.random() < 0.8)) for t in times]
     first = _create(rng, 6, {"endless": 100})  # an id to which nothing else happens
     return [first._replace(time=rng.uniform(0.2, 2.0)), *kills]
+
+
+def _far(rng: Random) -> Act:
+    """A task whose time is far, and a stop of it, which must not wait for that time."""
+    delay = rng.choice((rng.uniform(0, 0.3), rng.uniform(0, 5)))
+    return Act(rng.uniform(0.2, SPAN * 0.6), "put_off", (8, _queue(rng), 500.0, delay))
 
 
 def _failover(rng: Random) -> Act:

@@ -85,8 +85,10 @@ local function begin(key, fence, lost, early)
     return {'ended', state}
   elseif state == 'HELD' then return {'ended', state}
   elseif state == 'RETRY' or state == 'SCHEDULED' then
-    if tail then return {'tail', state, when(h[8]), h[13] or ''} end
-    if early == '1' then return {'early'} end
+    if h[6] ~= 'stop' then -- else it would be obeyed only at the time for which the task is parked
+      if tail then return {'tail', state, when(h[8]), h[13] or ''} end
+      if early == '1' then return {'early'} end
+    end
   elseif last > 0 and closed ~= h[2] and at and at ~= queue and is_queue(at) then return {'elsewhere', at} end
   local died, before, new, why = state == 'RUNNING', suspect, 'RUNNING', nil
   if died and lost == '2' then suspect = suspect + 1 end
