@@ -36,8 +36,8 @@ class Replicated(Deployment):
     def is_whole(self) -> bool:
         """Has the replica all that its master had?"""
         try:
-            with self.replica.client(socket_timeout=2) as client:
-                info = client.info("replication")
+            with self.master.client(socket_timeout=2) as client:
+                offset = client.execute_command("ROLE")[1]
         except redis.RedisError:
             return False
-        return info["role"] == "slave" and info["master_link_status"] == "up"
+        return self.replica.has_obeyed(offset)

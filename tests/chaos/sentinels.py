@@ -96,19 +96,17 @@ class Sentinels(Deployment):
         return []
 
     def is_whole(self) -> bool:
-        """Does the master work, with two replicas that follow it?"""
-        return any(len(self._replicas(server)) == 2 for server in self.masters())
+        """Does the master work, with two replicas that have what it had?"""
+        return any(map(self._has_replicas, self.masters()))
 
-    def has_replica(self, master: ServerProcess) -> bool:
-        return bool(self._replicas(master))
-
-    def _replicas(self, server: ServerProcess) -> list[Any]:
+    def _has_replicas(self, master: ServerProcess) -> bool:
         try:
-            with server.client(socket_timeout=1) as client:
+            with master.client(socket_timeout=1) as client:
                 role = client.execute_command("ROLE")
         except redis.RedisError:
-            return []
-        return list(role[2]) if role[0] == b"master" else []
+            return False
+        others = [server for server in self.servers if server is not master]
+        return role[0] == b"master" and all(server.has_obeyed(role[1]) for server in others)
 
     def _knows_all(self, guard: ServerProcess) -> bool:
         try:

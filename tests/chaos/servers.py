@@ -118,6 +118,18 @@ class ServerProcess:
         """A client of this very process."""
         return redis.Redis(host="127.0.0.1", port=self.port, **{**self.connect, **arguments})
 
+    def has_obeyed(self, offset: int) -> bool:
+        """Has it, as a replica, all that its master had sent up to this offset?
+
+        After it has loaded a snapshot its link is up, and what was written meanwhile may still be on its way.
+        """
+        try:
+            with self.client(socket_timeout=1) as client:
+                role = client.execute_command("ROLE")
+        except redis.RedisError:
+            return False
+        return bool(role[0] == b"slave" and role[3] == b"connected" and int(role[4]) >= offset)
+
     def signal(self, number: int) -> None:
         assert self.process is not None
         self.process.send_signal(number)
