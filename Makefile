@@ -11,7 +11,8 @@ demo: $(VENV)/.installed
 	@$(BIN)/pytask demo $(ARGS)
 
 test: $(VENV)/.installed-dev
-	@$(BIN)/python -m pytest -n 4 -m "not alone" $(ARGS)
+	@$(BIN)/python -m pytest -n 4 -m "not alone and not waits" $(ARGS)
+	@$(BIN)/python -m pytest -n 3 -m waits $(ARGS)
 	@$(BIN)/python -m pytest -m alone $(ARGS)
 
 lint: $(VENV)/.installed-dev

@@ -404,7 +404,7 @@ def test_on_a_cluster_the_users_have_what_they_need_too(cluster, start_node):
     assert not set().union(*(refused_by(server.client()) for server in cluster))
 
 
-@pytest.mark.alone
+@pytest.mark.waits
 def test_a_node_that_was_frozen_comes_back_with_these_rights(users, start_node):
     life = Life(users, start_node, "")
     frozen, other = life.start_node(), life.start_node()

@@ -21,7 +21,7 @@ def seed() -> int:
     return chosen
 
 
-@pytest.mark.alone
+@pytest.mark.waits
 def test_1000_tasks_survive_10_kills_2_freezes_and_a_restart_of_the_server(seed):
     with Single("valkey") as server:
         scenario = Scenario(PLAN, server, seed)

@@ -15,7 +15,7 @@ from chaos.load import Shape
 from chaos.scenario import Plan, Result, Scenario
 from chaos.topology import Topology
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.waits
 
 ROUNDS = int(os.environ.get("PYTASK_TEST_ROUNDS", "1"))
 KINDS = ("valkey", "redis") if ROUNDS > 1 else ("valkey",)

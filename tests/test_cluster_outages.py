@@ -11,7 +11,7 @@ from conftest import Server, wait_until
 
 from pytask import PyTask
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.waits
 
 LONG = "PYTASK_TEST_ROUNDS" in os.environ  # then with the figures of the docs, else with smaller ones
 QUEUE = 6431  # the slot of `new-task`; that of `new-task:mail` is on another master

@@ -9,9 +9,7 @@ import signal
 import time
 
 import pytest
-from conftest import wait_until
-
-pytestmark = pytest.mark.alone
+from conftest import ON_ONE_SERVER, wait_until
 
 TASKS = 2_000
 
@@ -43,6 +41,8 @@ def check_each_ended_once(server, ids: list[str]) -> None:
     assert not server.redis.keys("{new-task}:inbox:*")
 
 
+@pytest.mark.waits
+@ON_ONE_SERVER
 def test_two_nodes_and_2000_tasks_survive_kills_of_one_node(server, start_node, events):
     seed = int(os.environ.get("PYTASK_TEST_SEED", random.randrange(10**6)))
     print(f"PYTASK_TEST_SEED={seed}")
@@ -64,7 +64,8 @@ def test_two_nodes_and_2000_tasks_survive_kills_of_one_node(server, start_node, 
         assert events.names(task_id).count("success") == 1
 
 
-def test_the_tasks_of_a_killed_node_run_again_within_3_seconds(server, start_node):
+@pytest.mark.alone
+def test_the_tasks_of_a_killed_node_run_again_long_before_node_timeout(server, start_node):
     first = start_node()
     ids = fill(server, 20, data='{"seconds": 600}')
     wait_until(lambda: all(server.state(task_id) == "RUNNING" for task_id in ids))
@@ -76,11 +77,13 @@ def test_the_tasks_of_a_killed_node_run_again_within_3_seconds(server, start_nod
     pid = str(other.pid).encode()
     for task_id in ids:
         wait_until(lambda task_id=task_id: _runs_on(server, task_id, pid), "it runs again", 10)
-    assert time.monotonic() - began < 3.5  # 3 s, and slack for a noisy machine
+    assert time.monotonic() - began < 6  # node_timeout is 10; test_detection.py measures how long it takes
     assert {server.field(task_id, "deliveries") for task_id in ids} == {"1"}
     assert {server.field(task_id, "attempt") for task_id in ids} == {"1"}
 
 
+@pytest.mark.waits
+@ON_ONE_SERVER
 def test_the_tasks_of_a_frozen_node_run_again_within_12_seconds_and_its_late_writes_are_refused(
     server, start_node, events
 ):
@@ -95,7 +98,7 @@ def test_the_tasks_of_a_frozen_node_run_again_within_12_seconds_and_its_late_wri
     began = time.monotonic()
     pid = str(other.pid).encode()
     wait_until(lambda: _runs_on(server, "S", pid), "it runs again", 20)
-    assert time.monotonic() - began < 12.5  # 12 s, and slack for a noisy machine
+    assert time.monotonic() - began < 14  # 12 s, and slack for a noisy machine
     first.signal(signal.SIGCONT)
     first.wait_for_log("is back as")
     fence = server.field("S", "fence")
@@ -110,6 +113,7 @@ def test_the_tasks_of_a_frozen_node_run_again_within_12_seconds_and_its_late_wri
     server.wait_for_state("again", "SUCCESS")
 
 
+@pytest.mark.waits
 def test_a_server_that_goes_away_for_a_moment_stops_nothing(server, start_node, events):
     node = start_node()
     server.create("L", "loop")
@@ -130,6 +134,7 @@ def test_a_server_that_goes_away_for_a_moment_stops_nothing(server, start_node, 
     server.wait_for_state("after", "SUCCESS")
 
 
+@pytest.mark.waits
 def test_a_node_that_cannot_reach_the_server_ends_its_runs_by_itself_and_comes_back(server, start_node):
     """Whatever its services wait for meanwhile: its blocking move broke, so that it asks what it has claimed."""
     node = start_node(node_timeout="3")
@@ -151,6 +156,7 @@ def blocked_moves(server) -> list[str]:
     return [client["id"] for client in server.redis.client_list() if client["cmd"] == "blmove"]
 
 
+@pytest.mark.waits
 def test_an_id_that_a_move_hands_over_late_is_run_though_nothing_else_waits(server, start_node):
     """The server serves a move whose connection broke, while the node waits on a new one already."""
     node = start_node()
@@ -163,6 +169,7 @@ def test_an_id_that_a_move_hands_over_late_is_run_though_nothing_else_waits(serv
     server.wait_for_state("T", "SUCCESS")
 
 
+@pytest.mark.waits
 def test_an_id_that_a_move_hands_over_late_is_not_kept_by_a_paused_node(server, start_node):
     def looks() -> int:
         return server.redis.info("commandstats").get("cmdstat_lmove", {"calls": 0})["calls"]
@@ -175,6 +182,7 @@ def test_an_id_that_a_move_hands_over_late_is_not_kept_by_a_paused_node(server, 
     wait_until(lambda: server.redis.lrange("new-task", 0, -1) == [b"T"], "others can take it")
 
 
+@pytest.mark.waits
 def test_the_connections_of_a_node_are_cut_and_it_goes_on(server, start_node, events):
     node = start_node()
     server.create("L", "loop")
@@ -193,6 +201,7 @@ def test_the_connections_of_a_node_are_cut_and_it_goes_on(server, start_node, ev
     assert node.terminate() == 0
 
 
+@pytest.mark.waits
 def test_a_claim_whose_reply_was_lost_is_adopted(server, start_node):
     """The claim is made by the server and its node never hears of it: as if the reply had been lost."""
     node = start_node()
@@ -206,6 +215,7 @@ def test_a_claim_whose_reply_was_lost_is_adopted(server, start_node):
     node.wait_for_log("are adopted")
 
 
+@pytest.mark.waits
 def test_an_id_in_two_queues_runs_once(server, start_node):
     start_node("-q", "default", "-q", "mail")
     server.redis.hset("task-A", mapping={"task": "sleep", "data": '{"seconds": 1}'})

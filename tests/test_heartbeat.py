@@ -59,13 +59,11 @@ def test_a_node_that_is_blocked_for_too_long_gives_its_tasks_back_and_blames_the
     other = start_node()
     server.redis.set("block-now", 1)
     assert first.wait(30) == 70
-    ended = time.monotonic()
 
     def claimed() -> dict[bytes, bytes]:
         return server.redis.hgetall("{new-task}:of:" + other.node_id)
 
     wait_until(lambda: len(claimed()) == len(ids), "the other node takes them")
-    assert time.monotonic() - ended < 1  # a Monitor would need longer
     lost = {task_id.decode(): value.split()[1] for task_id, value in claimed().items()}
     assert lost.pop("culprit") == b"2"
     assert set(lost.values()) == {b"1"}

@@ -15,7 +15,7 @@ from conftest import wait_until
 
 from pytask.embedded import EmbeddedServer
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.waits
 
 MANY = Path(__file__).with_name("manynodes.py")
 SETTLE = 12.0  # seconds until starts, first beats and first looks are over

@@ -20,7 +20,7 @@ from redis.crc import key_slot
 from pytask import PyTask
 from pytask.errors import StoreUnavailable
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.waits
 
 ROUNDS = int(os.environ.get("PYTASK_TEST_ROUNDS", "1"))
 QUEUE = 6431  # the slot of `new-task`

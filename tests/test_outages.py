@@ -10,9 +10,7 @@ import pytest
 from chaos.servers import Single
 from conftest import Events, Server, kinds, wait_until
 
-pytestmark = pytest.mark.alone
-
-SLACK = 1.0  # seconds, for a noisy machine
+SLACK = 2.0  # seconds, for a noisy machine
 
 
 @pytest.fixture(params=kinds())
@@ -42,6 +40,7 @@ def restart(deployment, seconds: float) -> float:
     return time.monotonic()
 
 
+@pytest.mark.waits
 def test_a_short_outage_ends_no_run_and_loses_no_outcome(deployment, server, events, start_node):
     nodes = [start_node(), start_node()]
     for number in range(10):
@@ -62,6 +61,7 @@ def test_a_short_outage_ends_no_run_and_loses_no_outcome(deployment, server, eve
         assert "comes back" not in node.text()
 
 
+@pytest.mark.alone
 def test_a_second_after_an_outage_everything_is_obeyed(deployment, server, start_node):
     start_node()
     server.create("L", "loop")
@@ -79,11 +79,13 @@ def test_a_second_after_an_outage_everything_is_obeyed(deployment, server, start
     assert time.monotonic() - back < 2.0 + SLACK
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("deployment", ["valkey"], indirect=True)
 def test_a_long_outage_makes_nobody_dead_and_every_node_gives_its_runs_up_in_time(
     deployment, server, events, start_node
 ):
-    nodes = [start_node() for _ in range(3)]
+    timeout = 5.0
+    nodes = [start_node(node_timeout=str(timeout)) for _ in range(3)]
     for number in range(9):
         server.create(f"L{number}", "loop")
         server.wait_for_state(f"L{number}", "RUNNING")
@@ -91,9 +93,8 @@ def test_a_long_outage_makes_nobody_dead_and_every_node_gives_its_runs_up_in_tim
     began = time.monotonic()
     deployment.server.kill()
     for node in nodes:
-        node.wait_for_log("comes back under a new id", 12)
-    assert time.monotonic() - began < 8.0 + 1.0 + SLACK  # 0.8 x node_timeout, and a look
-    time.sleep(max(30 - (time.monotonic() - began), 0))  # the outage itself
+        node.wait_for_log("comes back under a new id", timeout + SLACK)  # 0.8 x node_timeout, and a look
+    time.sleep(max(3 * timeout - (time.monotonic() - began), 0))  # the outage itself
     deployment.server.start()
     for number in range(9):
         wait_until(lambda n=number: server.field(f"L{n}", "node") not in {None, *map(bytes.decode, before)})
@@ -105,6 +106,7 @@ def test_a_long_outage_makes_nobody_dead_and_every_node_gives_its_runs_up_in_tim
         assert node.process.poll() is None
 
 
+@pytest.mark.waits
 def test_a_frozen_server_ends_nothing_for_eight_seconds(deployment, server, start_node):
     node = start_node()
     server.create("L", "loop")
@@ -120,6 +122,7 @@ def test_a_frozen_server_ends_nothing_for_eight_seconds(deployment, server, star
     assert "comes back" not in node.text()
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("deployment", ["valkey"], indirect=True)
 def test_a_node_that_is_paused_while_redis_is_away_stays_paused_when_it_is_back(deployment, server, start_node):
     node = start_node(node_timeout="2")
@@ -137,6 +140,7 @@ def test_a_node_that_is_paused_while_redis_is_away_stays_paused_when_it_is_back(
     server.wait_for_state("N", "SUCCESS")
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("deployment", ["valkey"], indirect=True)
 def test_a_second_signal_ends_a_node_soon_though_redis_is_away(deployment, server, start_node):
     node = start_node(node_timeout="2")
