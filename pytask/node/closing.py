@@ -5,12 +5,13 @@ A crash anywhere leaves the claim; whoever begins the task next sees how far it 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable
 
 from pytask import points, states, wire
-from pytask.errors import StoreRefused
+from pytask.errors import StoreRefused, StoreUnavailable
 from pytask.keys import QueueKeys
 from pytask.node.outbox import MOST_ROWS, Outbox, Row
 from pytask.node.run import RELEASE, TAIL, Run
@@ -93,7 +94,8 @@ class Closing(Outbox):
         for run, (mode, state) in rows:
             self.release(run, mode, state)
         if length > END_TASK_CAP:
-            self._relieve(length)
+            with contextlib.suppress(StoreUnavailable):  # what was pushed must not be pushed again
+                self._relieve(length)
 
     def _let_expire(self, ids: list[bytes]) -> None:
         """Do for records what Cleanup would do."""

@@ -29,7 +29,7 @@ import gevent
 from gevent import monkey
 
 from pytask import wire
-from pytask.errors import StoreError
+from pytask.errors import StoreError, StoreUnavailable
 from pytask.node.run import Run
 from pytask.node.runner import Runner
 from pytask.node.state import NodeState
@@ -51,7 +51,8 @@ class Beats:
 
     rounds: int = 0  # how many full beats came through
     pulses: dict[str, Pulse] = field(default_factory=dict)  # by queue, of the last full beat
-    through: float = 0.0  # monotonic second before the last beat that came through was sent
+    # by queue: monotonic second before the last beat was sent that came through; the main hub writes it, too
+    through: dict[str, float] = field(default_factory=dict)
     gone: bytes = b""  # the id under which the node was declared dead
 
 
@@ -82,7 +83,8 @@ class Heartbeat:
         """Begin to beat. Safe to repeat."""
         if self._ticker is not None:
             return
-        self.beats.through = self._tick = time.monotonic()
+        self._tick = time.monotonic()
+        self.beats.through = dict.fromkeys(self.state.queue_names, self._tick)
         self._main_ident = monkey.get_original("_thread", "get_ident")()
         self._ticker = gevent.spawn(self._show_that_the_hub_turns)
         monkey.get_original("_thread", "start_new_thread")(self._thread, ())
@@ -141,20 +143,27 @@ class Heartbeat:
 
     def _beat(self, store: Store) -> None:
         state, node, before = self.state, self.state.id, time.monotonic()
+        away = frozenset(
+            state.away
+        )  # before it is sent: an answer to an older beat says nothing of a new start there
         self._sequence += 1
         full = self.attentive or len(state.registry) > 0 or self._sequence % 2 == 1
         try:
             answers = beat_all(store.client, list(state.queues.values()), node, self._sequence, full=full)
         except StoreError:
             return
-        if any(answer == GONE for _, answer in answers):
+        heard = [queue for queue, answer in answers if not isinstance(answer, StoreUnavailable)]
+        if any(answer == GONE and queue not in away for queue, answer in answers):
             self.beats.gone = node
             self._wake()
             return
-        self.beats.through = before
-        if full:
+        # a queue whose server is away must not cost the others their runs
+        self.beats.through.update(dict.fromkeys(heard, before))
+        if full and heard:
             # a queue whose companions are of another type is left out: the others must not suffer for it
-            self.beats.pulses = {queue: pulse for queue, pulse in answers if isinstance(pulse, Pulse)}
+            self.beats.pulses = {
+                queue: pulse for queue, pulse in answers if isinstance(pulse, Pulse) and queue not in away
+            }
             self.beats.rounds += 1
             self._wake()
 
@@ -196,21 +205,21 @@ class Heartbeat:
         sys.stderr.write(
             f"pytask: blocked for {blocked:.0f} s by {_words(culprit)} (block_timeout): this node ends itself\n"
         )
-        with contextlib.suppress(StoreError):  # then a Monitor does it, a moment later
-            self._give_back(store, culprit)
+        for queue in self.state.queue_names:
+            with contextlib.suppress(StoreError):  # then a Monitor does it, a moment later
+                self._give_back(store, queue, culprit)
         faulthandler.dump_traceback(all_threads=True)
         os._exit(BLOCKED_STATUS)
 
-    def _give_back(self, store: Store, culprit: Run | None) -> None:
-        """Let others have the node's tasks at once. Its end counts against the culprit alone."""
-        for queue in self.state.queue_names:
-            blame = None
-            if culprit is not None:
-                blame = culprit.id if culprit.queue.name == queue else b""
-            membership = store.membership(queue)
-            membership.leave(self.state.id, blame)
-            # the blocked hub's own blocking move stands in the line of those that wait, and may get the first id
-            membership.empty_inbox(self.state.id)
+    def _give_back(self, store: Store, queue: str, culprit: Run | None) -> None:
+        """Let others have the node's tasks of a queue at once. Its end counts against the culprit alone."""
+        blame = None
+        if culprit is not None:
+            blame = culprit.id if culprit.queue.name == queue else b""
+        membership = store.membership(queue)
+        membership.leave(self.state.id, blame)
+        # the blocked hub's own blocking move stands in the line of those that wait, and may get the first id
+        membership.empty_inbox(self.state.id)
 
 
 def _log_aside(text: str, *args: Any) -> None:

@@ -62,6 +62,11 @@ class Intake(Service):
         self._settled = False  # has a move ended by itself since the last one was cut short?
         self._ahead = Semaphore(AHEAD)
 
+    def start(self) -> None:
+        """Begin, unless the queue is given up: it is begun when it is served again."""
+        if self.queue.name not in self.state.away:
+            super().start()
+
     def run(self) -> None:
         """Claim and begin, for ever."""
         self._settled = False

@@ -65,7 +65,7 @@ class Node:
     ) -> None:
         self.settings = settings
         self.target = target
-        self.store = self._make_store("main", patience=None)
+        self.store = self._make_main_store()
         self.state = NodeState(settings, self.store, classes, exception_handlers)
         self.closing = Closing(self.state)
         self.report = Report(self.state, self.closing)
@@ -106,7 +106,15 @@ class Node:
         self.heartbeat.listening = self.control.standing.is_set
         self.reconcile.on_refused = self.identity.refuse
         self.identity.on_given_up = self._interrupt_intakes
+        by_queue = {intake.queue.name: intake for intake in self.intakes}
+        self.identity.on_away = lambda queue: by_queue[queue].stop()
+        self.identity.on_back = lambda queue: by_queue[queue].start()
         self.identity.on_new = self._on_new_identity
+
+    def _make_main_store(self) -> Store:
+        """One server is waited for in each call. On a cluster what is for other servers must not wait as well."""
+        store = self._make_store("main", patience=None)
+        return store if store.client.servers.one else store.with_patience(0)  # services try again
 
     def _make_store(self, role: str, *, patience: float | None, timeout: float = 5.0, size: int = 16) -> Store:
         namespace, name = self.settings.namespace, f"pytask:{role}"
@@ -145,8 +153,6 @@ class Node:
     def start(self) -> None:
         """Begin to work. Raises StoreUnavailable where Redis does not answer for `connect_timeout` seconds."""
         self._reach()
-        for queue in self.state.queue_names:
-            self.store.membership(queue).join(self.state.id)
         self.heartbeat.start()
         for service in self.services:
             service.start()
@@ -165,6 +171,8 @@ class Node:
                 with gevent.Timeout(max(deadline - time.monotonic(), 0.1), silence):
                     self.store.ping()
                     self._try_rights()
+                    for queue in self.state.queue_names:
+                        self.store.membership(queue).join(self.state.id)
                 return
             except StoreRefused:
                 raise
@@ -257,10 +265,12 @@ class Node:
             service.stop()
         self.heartbeat.stop()
         self._waker.stop()
-        with contextlib.suppress(StoreError), gevent.Timeout(self._flush_seconds, False):
+        with gevent.Timeout(self._flush_seconds, False):
             for queue in self.state.queue_names:
-                self.store.membership(queue).leave(self.state.id, b"")  # nobody's fault
-            self.store.node_records.remove(self.state.id)
+                with contextlib.suppress(StoreError):
+                    self.store.membership(queue).leave(self.state.id, b"")  # nobody's fault
+            with contextlib.suppress(StoreError):
+                self.store.node_records.remove(self.state.id)
         self.waits.close()
         self.store.close()
 

@@ -14,7 +14,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-from pytask.errors import StoreError
+from pytask.errors import StoreError, StoreUnavailable
 from pytask.keys import QueueKeys
 from pytask.node.run import Run
 from pytask.node.service import Service
@@ -27,10 +27,32 @@ Send = Callable[[QueueKeys, bytes, list[Row]], None]
 Weigh = Callable[[Any], int]
 
 
+class Unsent(StoreUnavailable):
+    """Some rows of a batch could not be sent, and are to be sent again: their servers are away."""
+
+    def __init__(self, rows: list[Row], error: StoreUnavailable) -> None:
+        super().__init__(str(error))
+        self.rows = rows
+
+
+def iter_answered(rows: list[Row], answers: Iterable[Any]) -> Iterator[tuple[Row, Any]]:
+    """The rows that were answered, each with its answer. Raises Unsent behind them where some were not."""
+    unsent: list[Row] = []
+    problem: StoreUnavailable | None = None
+    for row, answer in zip(rows, answers, strict=True):
+        if isinstance(answer, StoreUnavailable):
+            unsent.append(row)
+            problem = answer
+        else:
+            yield row, answer
+    if problem is not None:
+        raise Unsent(unsent, problem)
+
+
 class Outbox(Service):
     """Boxes in the order in which they are sent. Any greenlet may add; only its own one sends.
 
-    `in_order`: what a box could not send holds the boxes behind it up.
+    `in_order`: a row that could not be sent holds up what its run has to say behind it.
     """
 
     in_order = False
@@ -63,10 +85,9 @@ class Outbox(Service):
             # what comes while this round is under way waits for the next one: an outcome must not overtake events
             counts = [len(box) for box, _, _ in self._boxes]
             problem: StoreError | None = None
+            held: set[Run] = set()
             for (box, send, weigh), count in zip(self._boxes, counts, strict=True):
-                problem = self._drain(box, send, weigh, count) or problem
-                if problem and self.in_order:
-                    break
+                problem = self._drain(box, send, weigh, count, held) or problem
             if problem:
                 raise problem
 
@@ -81,21 +102,39 @@ class Outbox(Service):
     def _waiting(self) -> bool:
         return any(box for box, _, _ in self._boxes)
 
-    def _drain(self, box: Box, send: Send, weigh: Weigh | None, count: int) -> StoreError | None:
-        """Send a box's first rows by queue and node. What could not be sent stays, and holds nothing else up."""
+    def _drain(self, box: Box, send: Send, weigh: Weigh | None, count: int, held: set[Run]) -> StoreError | None:
+        """Send a box's first rows by queue and node. What could not be sent stays, and holds nothing else up.
+
+        `held`: the runs whose rows must wait, those of what stays among them where the order matters.
+        """
         rows, failed = box[:count], []
         problem: StoreError | None = None
         if not rows:
             return None
         for (queue, node), group in _by_owner(rows):
             for part in iter_batches(group, weigh):
-                try:
-                    send(queue, node, part)
-                except StoreError as error:
-                    failed += part
-                    problem = error
+                unsent, error = self._send_part(send, queue, node, part, held)
+                problem = error or problem
+                failed += unsent
+                if self.in_order:
+                    held.update(run for run, _ in unsent)
         box[: len(rows)] = failed
         return problem
+
+    def _send_part(
+        self, send: Send, queue: QueueKeys, node: bytes, part: list[Row], held: set[Run]
+    ) -> tuple[list[Row], StoreError | None]:
+        """Send one batch, without the rows of runs that are held; returns what stays, in order, and why."""
+        ready = [row for row in part if row[0] not in held] if held else part
+        try:
+            if ready:
+                send(queue, node, ready)
+        except Unsent as error:
+            sent = set(map(id, ready)) - set(map(id, error.rows))
+            return [row for row in part if id(row) not in sent], error
+        except StoreError as error:
+            return part, error
+        return [row for row in part if row[0] in held] if held else [], None
 
 
 def iter_batches(rows: list[Row], weigh: Weigh | None) -> Iterator[list[Row]]:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from gevent.event import Event
 
 from pytask import points, wire
+from pytask.errors import StoreUnavailable
 from pytask.node.closing import Closing
 from pytask.node.heartbeat import Heartbeat
 from pytask.node.run import RUN, Run
@@ -77,9 +78,12 @@ class Reconcile(Service):
     def _compare(self) -> None:
         assert self.heartbeat is not None
         beats = self.heartbeat.beats
-        for queue in list(self._wanted_adoption):
+        for queue in sorted(self._wanted_adoption):
             self._wanted_adoption.discard(queue)
-            self._adopt(queue)
+            try:
+                self._adopt(queue)
+            except StoreUnavailable:  # the other queues must not wait for this one
+                self._wanted_adoption.add(queue)
         if beats.rounds != self._seen:
             self._seen = beats.rounds
             self._after_beat(beats.pulses)
@@ -108,11 +112,14 @@ class Reconcile(Service):
     # Claims whose reply was lost.
 
     def _adopt(self, queue: str) -> None:
+        if queue in self.state.away:
+            return
+        before = self.state.absences[queue]
         registry, node = self.state.registry, self.state.id
         registry.adopting += 1
         try:
             claims = self.state.store.claims(queue).get_claims_of(node)
-            if self.ending or not self.state.goes_by(node):
+            if self.ending or not self.state.goes_by(node) or self.state.absences[queue] != before:
                 return  # abandoned runs need not have ended; at its end a node gives back what it has not begun
             new = [claim for claim in claims if self._is_new(queue, node, claim)]
         finally:
@@ -170,5 +177,5 @@ class Reconcile(Service):
                 if verdict == b"fenced" and run.phase == RUN:
                     log.warning("id %s: its record is gone or another's, its run ends", wire.shown(run.id))
                     self.stopper.drop(run)
-                elif verdict == b"stop":
+                elif verdict == b"stop":  # or it did not answer: it is asked again
                     self.stopper.stop(run)

@@ -16,7 +16,7 @@ from gevent.event import Event
 from pytask import points, states, wire
 from pytask.keys import QueueKeys
 from pytask.node.closing import Closing
-from pytask.node.outbox import Outbox, Row
+from pytask.node.outbox import Outbox, Row, iter_answered
 from pytask.node.outcome import Outcome, failure
 from pytask.node.run import Run
 from pytask.node.state import NodeState
@@ -64,27 +64,27 @@ class Report(Outbox):
     def _send_events(self, queue: QueueKeys, node: bytes, rows: list[Row]) -> None:
         triples = [(run.id, run.fence, event) for run, event in rows]
         verdicts = self.state.store.records.emit(node, queue.key, triples)
-        for (run, _), verdict in zip(rows, verdicts, strict=True):
+        for (run, event), verdict in iter_answered(rows, verdicts):
+            self._event_bytes -= len(event)
+            self._room.set()
             if verdict == b"fenced":
                 self.on_fenced(run)
             elif verdict == b"stop":
                 self.on_stop(run)
-        self._event_bytes -= sum(len(event) for _, event in rows)
-        self._room.set()
 
     def _send_finishes(self, queue: QueueKeys, node: bytes, rows: list[Row]) -> None:
         six = [(run.id, run.fence, o.state.encode(), o.output, b"", o.event()) for run, o in rows]
         points.reach("before-finish")
         answers = self.state.store.records.finish(node, queue.key, six)
         points.reach("after-finish")
-        for (run, _), answer in zip(rows, answers, strict=True):
+        for (run, _), answer in iter_answered(rows, answers):
             self._follow(run, answer)
 
     def _send_unknown(self, queue: QueueKeys, node: bytes, rows: list[Row]) -> None:
         wait = self.state.settings.unknown_wait
         triples = [(run.id, run.fence, _unknown_event(run)) for run, _ in rows]
         answers = self.state.store.records.unknown(node, queue.key, wait, triples)
-        for (run, _), answer in zip(rows, answers, strict=True):
+        for (run, _), answer in iter_answered(rows, answers):
             if answer[0] == b"over":
                 text = f"no node knew the task {wire.shown(run.name or b'')} for {wait:g} s: add it with add_task"
                 log.warning(

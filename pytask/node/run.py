@@ -64,6 +64,7 @@ class Registry:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.runs: dict[tuple[str, bytes], Run] = {}
+        self._aside: set[Run] = set()
         self.room = Event()
         self.room.set()
         self.empty = Event()
@@ -78,14 +79,34 @@ class Registry:
     @property
     def free(self) -> int:
         """How many more tasks may be claimed."""
-        return max(self.capacity - len(self.runs), 0)
+        return max(self.capacity + min(len(self._aside), self.capacity) - len(self.runs), 0)
+
+    def set_aside(self, run: Run) -> None:
+        """The run waits for a server that is away: it takes no room, unless more than `capacity` do."""
+        if self.holds(run):
+            self._aside.add(run)
+            self._show_room()
+
+    def take_back(self, run: Run) -> None:
+        """It waits no more."""
+        self._aside.discard(run)
+        self._show_room()
+
+    def _show_room(self) -> None:
+        if self.free:
+            self.room.set()
+        else:
+            self.room.clear()
 
     def add(self, run: Run) -> None:
         """Register a run; one of the same key is replaced."""
+        old = self.runs.get(run.key)
+        if old is not None:
+            self._aside.discard(old)
         self.runs[run.key] = run
         self.empty.clear()
         if len(self.runs) >= self.capacity:
-            self.room.clear()
+            self._show_room()
 
     def remove(self, run: Run) -> None:
         """The run's claim was given up, or is no longer ours."""
@@ -101,7 +122,8 @@ class Registry:
         """Nobody works on the run any more, and its claim still stands: adoption finds it."""
         if self.runs.get(run.key) is run:
             del self.runs[run.key]
-            if len(self.runs) < self.capacity:
+            self._aside.discard(run)
+            if self.free:
                 self.room.set()
             if not self.runs:
                 self.empty.set()

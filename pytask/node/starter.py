@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import random
 from collections.abc import Sequence
 from typing import Any
 
+import gevent
 from gevent import GreenletExit
 
 from pytask import points, wire
-from pytask.errors import StoreError
+from pytask.errors import StoreError, StoreUnavailable
 from pytask.keys import QueueKeys, flaw_of_id
 from pytask.node.closing import Closing
 from pytask.node.outbox import MOST_BYTES, iter_batches
@@ -22,6 +25,9 @@ from pytask.node.stopper import Stopper
 from pytask.store.claims import Claim
 
 log = logging.getLogger("pytask.node")
+
+
+LATE_PAUSE = 0.7  # seconds between two questions to records whose server is away
 
 
 class Starter:
@@ -114,22 +120,63 @@ class Starter:
     def _begin(self, queue: QueueKeys, node: bytes, runs: Sequence[Run], wish: str, most: int) -> list[Run]:
         """Begin runs with at most so many bytes of data each; returns those that have more of it."""
         settings, registry = self.state.settings, self.state.registry
-        rows = [(run.id, run.claim.fence, run.claim.lost, run.claim.early) for run in runs]
-        points.reach("before-begin")
-        answers = self.state.store.records.begin(
-            node, queue.key, rows, settings.max_deliveries, most, self._names_once(), wish
-        )
-        points.reach("after-begin")
-        large = []
+        answers = self._ask(queue, node, runs, wish, most)
+        large, late = [], []
         for run, answer in zip(runs, answers, strict=True):
             if not registry.holds(run):
                 continue
-            if answer[0] == b"run" and most < answer[3] <= settings.max_data:
+            if isinstance(answer, StoreUnavailable):
+                late.append(run)
+            elif answer[0] == b"run" and most < answer[3] <= settings.max_data:
                 run.size = answer[3]
                 large.append(run)
             else:
                 self._answers[answer[0]](run, answer)
+        if late:
+            self._begin_late(queue, node, late, wish)
         return large
+
+    def _begin_late(self, queue: QueueKeys, node: bytes, runs: list[Run], wish: str) -> None:
+        """Ask records that did not answer again, beside what others have to wait for, until they do.
+
+        Under the same fence, since a reply may have been lost: then the claim is all that tells how far it came.
+        """
+        for run in runs:
+            self.state.registry.set_aside(run)
+        gevent.spawn(self._keep_asking, queue, node, runs, wish)
+
+    def _keep_asking(self, queue: QueueKeys, node: bytes, runs: list[Run], wish: str) -> None:
+        most, left = self.state.settings.max_data, runs
+        while left:
+            gevent.sleep(LATE_PAUSE * random.uniform(0.5, 1.0))
+            try:
+                left = self._ask_again(queue, node, [run for run in left if self._begins_still(run)], wish, most)
+            except StoreError as error:
+                log.error("queue %s: %s; trying again", wire.shown(queue.key), wire.shown(str(error), 200))
+
+    def _ask_again(self, queue: QueueKeys, node: bytes, runs: list[Run], wish: str, most: int) -> list[Run]:
+        """Begin them; returns those whose records do not answer still."""
+        answers = self._ask(queue, node, runs, wish, most) if runs else []
+        silent = []
+        for run, answer in zip(runs, answers, strict=True):
+            if isinstance(answer, StoreUnavailable):
+                silent.append(run)
+            elif self._begins_still(run):
+                self.state.registry.take_back(run)
+                self._answers[answer[0]](run, answer)
+        return silent
+
+    def _begins_still(self, run: Run) -> bool:
+        return run.phase == BEGIN and self.state.registry.holds(run)
+
+    def _ask(self, queue: QueueKeys, node: bytes, runs: Sequence[Run], wish: str, most: int) -> list[Any]:
+        """The answers of the records; a StoreUnavailable for each that gave none."""
+        rows = [(run.id, run.claim.fence, run.claim.lost, run.claim.early) for run in runs]
+        points.reach("before-begin")
+        deaths = self.state.settings.max_deliveries
+        answers = self.state.store.records.begin(node, queue.key, rows, deaths, most, self._names_once(), wish)
+        points.reach("after-begin")
+        return answers
 
     def _names_once(self) -> str:
         """The tasks of this node that may start only once, as their classes say; names have no spaces."""
@@ -169,7 +216,8 @@ class Starter:
     def _ended(self, run: Run, answer: list[Any]) -> None:
         """A repeated push of an id that has ended: a push alone never restarts anything."""
         data = wire.encode_json({"state": wire.to_str(answer[1])})
-        self.state.store.records.publish(run.id, wire.encode_event("ignored", data))
+        with contextlib.suppress(StoreUnavailable):
+            self.state.store.records.publish(run.id, wire.encode_event("ignored", data))
         self.closing.release(run, "none")
 
     def _early(self, run: Run, _answer: list[Any]) -> None:
@@ -181,7 +229,11 @@ class Starter:
     def _stale(self, run: Run, answer: list[Any]) -> None:
         """The record has seen a higher fence (a failover took ours back): ask for a new one."""
         claims = self.state.store.claims(run.queue.name)
-        claim = claims.renew(run.node, run.id, run.fence, answer[1])
+        try:
+            claim = claims.renew(run.node, run.id, run.fence, answer[1])
+        except StoreUnavailable:
+            self.state.registry.forget(run)  # adoption finds it
+            return
         if claim is None:
             self.state.registry.remove(run)
         else:

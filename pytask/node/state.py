@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import socket
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -45,6 +46,9 @@ class NodeState:
         self.accepting = Event()
         self.wanted = False  # is it to take tasks, whenever it can? Not while it is paused, nor at its end
         self.given_up = b""  # the last id under which this node ended its runs by itself, or was declared dead
+
+        self.away: set[str] = set()  # queues that no beat reaches: given up until one does (see `identity`)
+        self.absences: Counter[str] = Counter()  # how often each was given up
 
     def goes_by(self, node: bytes) -> bool:
         """Is this id ours, and still believed to live?"""

@@ -110,15 +110,25 @@ class Client:
         return self._persist([_evaluation(script(name), keys, args)], patience, fleeting=name in FLEETING)[0]
 
     def call_each(
-        self, name: str, keys: Sequence[bytes], shared: Sequence[Any], each: Sequence[Any], width: int
+        self,
+        name: str,
+        keys: Sequence[bytes],
+        shared: Sequence[Any],
+        each: Sequence[Any],
+        width: int,
+        *,
+        partial: bool = False,
     ) -> list[Any]:
         """The replies of a script that takes many keys, `width` arguments each, in the order of the keys.
 
-        The keys of one call lie in one slot; calls for many slots go out together.
+        The keys of one call lie in one slot; calls for many slots go out together. With `partial` a
+        StoreUnavailable stands in place of each reply that did not come: the other keys have theirs.
         """
         code = script(name)
         if self.servers.one and len(keys) <= MOST_KEYS:
-            return list(self._persist([_evaluation(code, keys, [*shared, *each])], fleeting=name in FLEETING)[0])
+            command = _evaluation(code, keys, [*shared, *each])
+            reply = self._persist([command], fleeting=name in FLEETING, partial=partial)[0]
+            return [reply] * len(keys) if isinstance(reply, StoreUnavailable) else list(reply)
         groups = [range(len(keys))] if self.servers.one else by_slot(keys)
         parts = [group[n : n + MOST_KEYS] for group in groups for n in range(0, len(group), MOST_KEYS)]
         commands = []
@@ -126,32 +136,27 @@ class Client:
             args = [arg for n in part for arg in each[n * width : (n + 1) * width]]
             commands.append(_evaluation(code, [keys[n] for n in part], [*shared, *args]))
         replies: list[Any] = [None] * len(keys)
-        for part, answers in zip(parts, self._persist(commands, fleeting=name in FLEETING), strict=True):
-            for n, answer in zip(part, answers, strict=True):
-                replies[n] = answer
+        answered = self._persist(commands, fleeting=name in FLEETING, partial=partial)
+        _spread(parts, answered, replies)
         return replies
 
     def call_groups(self, name: str, groups: Sequence[Sequence[bytes]], args: Sequence[Any]) -> list[Any]:
         """The replies of a script that takes groups of keys, each group in one slot: one a group. Tried once.
 
-        None for a group that is torn: its slot is on its way to another server. Every server is asked before an
-        error is raised.
+        None for a group that is torn: its slot is on its way to another server. A StoreUnavailable for one whose
+        server did not answer. Every server is asked before StoreRefused is raised.
         """
         numbers = range(len(groups))
         parts = [numbers] if self.servers.one else [numbers[n : n + 1] for n in numbers]
         commands = [_evaluation(script(name), [key for n in part for key in groups[n]], args) for part in parts]
         replies: list[Any] = [None] * len(groups)
-        problem: exceptions.RedisError | None = None
-        for part, answers in zip(parts, self.servers.send(commands), strict=True):
-            if isinstance(answers, exceptions.TryAgainError):
+        for part, reply in zip(parts, self.servers.send(commands), strict=True):
+            if isinstance(reply, exceptions.TryAgainError):
                 continue
-            if isinstance(answers, exceptions.RedisError):
-                problem = answers
-                continue
-            for n, answer in zip(part, answers, strict=True):
-                replies[n] = answer
-        if problem:
-            raise translated(problem) from problem
+            answers = translated(reply) if isinstance(reply, exceptions.RedisError) else reply
+            if isinstance(answers, StoreRefused):
+                raise answers
+            _spread([part], [answers], replies)
         return replies
 
     def execute_everywhere(self, *command: Any, masters: bool = False) -> dict[str, Any]:
@@ -180,9 +185,17 @@ class Client:
             raise translated(error) from error
 
     def _persist(
-        self, commands: Sequence[Command], patience: float | bool | None = True, *, fleeting: bool = False
+        self,
+        commands: Sequence[Command],
+        patience: float | bool | None = True,
+        *,
+        fleeting: bool = False,
+        partial: bool = False,
     ) -> list[Any]:
-        """Send until every command has its reply, for as long as patience lasts, with growing, jittered delays."""
+        """Send until every command has its reply, for as long as patience lasts, with growing, jittered delays.
+
+        With `partial` what still has none then has a StoreUnavailable in its place; else the first one is raised.
+        """
         durable = self.durable and not fleeting
         replies = self.servers.send(commands, durable=durable)
         failed = _failed(replies)
@@ -195,8 +208,10 @@ class Client:
             wait = delay * random.uniform(0.5, 1.0)
             late = deadline is not None and time.monotonic() + wait > deadline
             for n in failed:
-                if late or not passes(replies[n]):
+                if not passes(replies[n]) or (late and not partial):
                     raise translated(replies[n]) from replies[n]
+            if late:
+                return [translated(r) if isinstance(r, exceptions.RedisError) else r for r in replies]
             time.sleep(wait)
             delay = min(delay * 2, LAST_DELAY)
             answers = self.servers.send([commands[n] for n in failed], durable=durable)
@@ -212,6 +227,14 @@ class Client:
 
 def _evaluation(code: Script, keys: Sequence[bytes], args: Sequence[Any]) -> Command:
     return ("EVALSHA", code.sha, len(keys), *keys, *args)
+
+
+def _spread(parts: Sequence[Sequence[int]], answered: Sequence[Any], replies: list[Any]) -> None:
+    """Put the answers of each part, or the error that stands for all of them, where they belong."""
+    for part, answers in zip(parts, answered, strict=True):
+        each = [answers] * len(part) if isinstance(answers, StoreUnavailable) else answers
+        for n, answer in zip(part, each, strict=True):
+            replies[n] = answer
 
 
 def _failed(replies: Sequence[Reply]) -> list[int]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pytask import points
+from pytask.errors import StoreUnavailable
 from pytask.keys import Keys, QueueKeys
 from pytask.store.claims import REAP_CHUNK
 from pytask.store.client import Client, as_dict
@@ -35,6 +36,8 @@ class Membership:
     def beat(self, node: bytes, sequence: int) -> tuple[int, list[bytes]]:
         """Say that the node lives: how many claims it has (-1: declared dead), which are told to stop."""
         ((_, answer),) = beat_all(self.client, [self.keys], node, sequence, full=True)
+        if isinstance(answer, StoreUnavailable):
+            raise answer
         return (answer.claims, answer.stops) if isinstance(answer, Pulse) else (answer or 0, [])
 
     def get_sequences(self) -> dict[bytes, bytes]:
@@ -81,17 +84,18 @@ class Membership:
 
 def beat_all(
     client: Client, queues: Sequence[QueueKeys], node: bytes, sequence: int, *, full: bool
-) -> list[tuple[str, Pulse | int | None]]:
+) -> list[tuple[str, Pulse | int | StoreUnavailable | None]]:
     """Say in several queues that the node lives, tried once: for each its name and what was learnt.
 
     None after a beat that is not `full`, or could not be since the queue's slot moves; GONE where the node was
-    declared dead, REFUSED where a key of the queue is of another type.
+    declared dead, REFUSED where a key of the queue is of another type, a StoreUnavailable where its server did not
+    answer.
     """
     groups = [_read_by_a_beat(keys, node) if full else (keys.nodes,) for keys in queues]
     replies = client.call_groups("beat", groups, (node, sequence, int(full)))
     for number, reply in enumerate(replies):
         if reply is None:  # keys of a slot that moves cannot be had together, for as long as that takes; one can
-            (replies[number],) = client.call("beat", groups[number][:1], (node, sequence, 0), patience=0)
+            replies[number] = client.call_groups("beat", [groups[number][:1]], (node, sequence, 0))[0]
     return [(keys.name, _read_pulse(reply)) for keys, reply in zip(queues, replies, strict=True)]
 
 
@@ -99,7 +103,11 @@ def _read_by_a_beat(keys: QueueKeys, node: bytes) -> tuple[bytes, ...]:
     return keys.nodes, keys.claims_of(node), keys.control, keys.key
 
 
-def _read_pulse(reply: list[Any]) -> Pulse | int | None:
+def _read_pulse(reply: list[Any] | StoreUnavailable | None) -> Pulse | int | StoreUnavailable | None:
+    if reply is None:
+        return StoreUnavailable("Redis: the slot of the queue moves")
+    if isinstance(reply, StoreUnavailable):
+        return reply
     if len(reply) < 2:
         return int(reply[0]) if reply else None
     return Pulse(reply[0], reply[1], reply[2:])

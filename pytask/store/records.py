@@ -30,14 +30,15 @@ class Records:
         """Begin claims (id, fence, lost, early) of one queue: an answer each, as `begin.lua` lists them.
 
         `once`: the names of tasks that may start only once, with spaces between. `wish`: `granted` starts what is
-        on probation, `stop` starts nothing.
+        on probation, `stop` starts nothing. Here and below a StoreUnavailable stands in place of each answer that
+        did not come.
         """
         task = self.keys.task
         args: list[Any] = []
         for _, fence, lost, early in claims:
             args += (fence, lost, early)
         shared = (node, queue, self.keys.queue().key, max_deliveries, max_data, wish, once)
-        return self.client.call_each("begin", [task(row[0]) for row in claims], shared, args, 3)
+        return self.client.call_each("begin", [task(row[0]) for row in claims], shared, args, 3, partial=True)
 
     def finish(
         self, node: bytes, queue: bytes, rows: Sequence[tuple[bytes, bytes, bytes, bytes, bytes, bytes]]
@@ -47,7 +48,9 @@ class Records:
         args: list[Any] = []
         for row in rows:
             args += row[1:]
-        return self.client.call_each("finish", [task(row[0]) for row in rows], (node, queue), args, 5)
+        return self.client.call_each(
+            "finish", [task(row[0]) for row in rows], (node, queue), args, 5, partial=True
+        )
 
     def unknown(
         self, node: bytes, queue: bytes, wait: float, rows: Sequence[tuple[bytes, bytes, bytes]]
@@ -60,12 +63,14 @@ class Records:
         args: list[Any] = []
         for row in rows:
             args += row[1:]
-        return self.client.call_each("unknown", [task(row[0]) for row in rows], (node, queue, wait), args, 2)
+        return self.client.call_each(
+            "unknown", [task(row[0]) for row in rows], (node, queue, wait), args, 2, partial=True
+        )
 
     def survive(self, node: bytes, queue: bytes, rows: Sequence[tuple[bytes, bytes]]) -> list[int]:
         """Runs (id, fence) that have lasted: no death counts against their tasks any more. 1 where it was ours."""
         keys, fences = [self.keys.task(row[0]) for row in rows], [row[1] for row in rows]
-        return self.client.call_each("survive", keys, (node, queue), fences, 1)
+        return self.client.call_each("survive", keys, (node, queue), fences, 1, partial=True)
 
     def emit(self, node: bytes, queue: bytes, rows: Sequence[tuple[bytes, bytes, bytes]]) -> list[bytes]:
         """Publish events (id, fence, event) of running tasks: `fenced`, or the record's `control`, each."""
@@ -73,7 +78,7 @@ class Records:
         args: list[Any] = []
         for row in rows:
             args += row[1:]
-        return self.client.call_each("emit", [task(row[0]) for row in rows], (node, queue), args, 2)
+        return self.client.call_each("emit", [task(row[0]) for row in rows], (node, queue), args, 2, partial=True)
 
     def cleanup(self, ids: Sequence[bytes], ttls: Mapping[str, float]) -> list[int]:
         """Let records of ended tasks expire: the seconds left, -1 not ended, -2 it keeps itself; each."""
