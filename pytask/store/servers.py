@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+import hiredis
 from redis import exceptions
 
+from pytask.store.links import Links
 from pytask.store.scripts import source_of
 
 if TYPE_CHECKING:
-    from redis.connection import ConnectionPool
-
     from pytask.store.target import Target
 
 Command = Sequence[Any]
@@ -52,11 +52,11 @@ class Exchange:
     `asking`: each with an ASKING before it. `durable`: a WAIT behind all. `loads`: scripts to load first.
     """
 
-    __slots__ = ("_asking", "_connection", "_durable", "_loads", "_pool", "_words", "commands")
+    __slots__ = ("_asking", "_durable", "_link", "_links", "_loads", "_words", "commands")
 
     def __init__(
         self,
-        pool: ConnectionPool,
+        links: Links,
         commands: Sequence[Command],
         *,
         asking: bool = False,
@@ -65,13 +65,14 @@ class Exchange:
     ) -> None:
         """Send. Raises RedisError, and gives the connection back."""
         self.commands = commands
-        self._pool = pool
+        self._links = links
         self._asking, self._durable, self._loads = asking, durable, loads
         self._words = self._framed() if asking or durable or loads else commands
-        self._connection: Any = pool.get_connection()
+        packed = pack(self._words)
+        self._link = links.take()
         sent = False
         try:
-            self._connection.send_packed_command(self._connection.pack_commands(self._words))
+            self._link.connection.send_packed_command([packed])
             sent = True
         finally:
             if not sent:
@@ -85,8 +86,7 @@ class Exchange:
 
     def abandon(self) -> None:
         """Give the connection back, closed: a reply may still be on its way."""
-        self._connection.disconnect()
-        self._pool.release(self._connection)
+        self._links.drop(self._link)
 
     def read(self) -> list[Reply]:
         """Every command's reply or error. Never raises RedisError."""
@@ -101,7 +101,7 @@ class Exchange:
 
     def _read_all(self) -> list[Reply]:
         replies: list[Reply] = []
-        read = self._connection.read_response
+        read = self._link.connection.read_response
         try:
             for _ in self._words:
                 try:
@@ -114,8 +114,16 @@ class Exchange:
         except BaseException:  # the greenlet is killed
             self.abandon()
             raise
-        self._pool.release(self._connection)
+        self._links.give_back(self._link)
         return replies
+
+
+def pack(commands: Sequence[Command]) -> bytes:
+    """Commands as they go over the wire, in one piece. Raises DataError for a word that is no text or number."""
+    try:
+        return b"".join([hiredis.pack_command(tuple(command)) for command in commands])
+    except TypeError as error:
+        raise exceptions.DataError(str(error)) from error
 
 
 def _unheard(reply: Reply, heard: Reply) -> Reply:
@@ -133,11 +141,12 @@ class Server:
     def __init__(self, target: Target, *, timeout: float | None, size: int, name: str) -> None:
         self.target = target
         self.address = target.address
-        self._pool = target.pool(timeout=timeout, size=size, name=name)
+        pool = target.pool(timeout=timeout, size=size, name=name)
+        self._links = Links(pool, size=size, timeout=timeout)
 
     def begin(self, commands: Sequence[Command], **how: Any) -> Exchange:
         """Send commands; what is returned reads the replies. Raises RedisError. `how`: see Exchange."""
-        return Exchange(self._pool, commands, **how)
+        return Exchange(self._links, commands, **how)
 
     def send(self, commands: Sequence[Command], **how: Any) -> list[Reply]:
         """Each command's reply or error."""
@@ -168,11 +177,11 @@ class Server:
 
     def forget_idle(self) -> None:
         """Close the connections that nobody uses now."""
-        self._pool.disconnect(inuse_connections=False)
+        self._links.close_idle()
 
     def close(self) -> None:
         """Close every connection. Safe to repeat."""
-        self._pool.disconnect()
+        self._links.close()
 
 
 class OneServer:
