@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from pytask import states, wire
 from pytask.errors import InvalidInputError, TaskNotFoundError, TaskStateError
 from pytask.names import check_queue_name
+from pytask.store.queues import NewRecord
 from pytask.store.store import Store
 from pytask.task import Task
 
@@ -24,8 +25,11 @@ BATCH = 500  # tasks a round trip
 KEYS = frozenset({"task", "data", "task_id", "cleanup", "rescheduling"})  # of a task that is given as a dict
 MOST_IDS = 10_000  # ids that a list returns unless asked for more
 
+NOTHING: Mapping[str, Any] = {}
+
 Id = str | bytes
 NewTask = tuple[Any, ...] | Mapping[str, Any]
+Row = tuple[bytes | None, list[Any]]
 
 
 def run_loop(function: Callable[[], Any], interval: float) -> NoReturn:
@@ -74,8 +78,11 @@ class PyTaskHelpers:
         the class. An id that exists already is written over, and runs again only where it waits.
         """
         queue = check_queue_name(queue)
-        raw, fields = self._record(task, data, task_data, task_id, queue, cleanup, rescheduling)
-        self.store.queues.create([(raw, fields)], queue)
+        if data is not None and task_data:
+            raise InvalidInputError("give the data as a dict or as keywords, not both")
+        row = _row(task, task_data if data is None else data, task_id, cleanup, rescheduling)
+        ((raw, _, _),) = records = _records([row], queue)
+        self.store.queues.create(records, queue)
         return wire.id_to_str(raw)
 
     def start_tasks(
@@ -92,55 +99,13 @@ class PyTaskHelpers:
         """
         queue = check_queue_name(queue)
         ids: list[str] = []
-        rows = (self._row(new, queue) for new in tasks)
-        while batch := list(islice(rows, BATCH)):
+        rows = map(_row_of, tasks)
+        while batch := _records(list(islice(rows, BATCH)), queue):
             self.store.queues.create(batch, queue)
-            ids += [wire.id_to_str(row[0]) for row in batch]
+            ids += [wire.id_to_str(record[0]) for record in batch]
             if progress:
                 progress(len(ids))
         return ids
-
-    def _row(self, new: NewTask, queue: str) -> tuple[bytes, dict[str, Any]]:
-        if isinstance(new, Mapping):
-            if not set(new) <= KEYS or "task" not in new:
-                raise InvalidInputError(f"a task has the keys {', '.join(sorted(KEYS))}, not {sorted(new)}")
-            options = {name: new[name] for name in ("cleanup", "rescheduling") if name in new}
-            return self._record(new["task"], new.get("data"), {}, new.get("task_id"), queue, **options)
-        if not 1 <= len(new) <= 3:
-            raise InvalidInputError("a task is (task,), (task, data), (task, data, task_id) or a dict")
-        task, data, task_id = (*new, None, None)[:3]
-        return self._record(task, data, {}, task_id, queue)
-
-    def _record(
-        self,
-        task: Any,
-        data: Any,
-        more: dict[str, Any],
-        task_id: Id | None,
-        queue: str,
-        cleanup: bool = True,
-        rescheduling: bool | None = None,
-    ) -> tuple[bytes, dict[str, Any]]:
-        if data is not None and more:
-            raise InvalidInputError("give the data as a dict or as keywords, not both")
-        data = more if data is None else data
-        if not isinstance(data, Mapping):
-            raise InvalidInputError(f"data is a dict, not {type(data).__name__}")
-        raw = secrets.token_hex(16).encode() if task_id is None else wire.id_to_bytes(task_id)
-        fields: dict[str, Any] = {
-            "task": task_name(task),
-            "data": wire.encode_json(dict(data)),
-            "created": wire.encode_time(time.time()),
-        }
-        if task_id is None:
-            fields["state"] = states.WAIT  # surely new: a push that a failover takes back is found by the sweep
-        if not cleanup:
-            fields["cleanup"] = "false"
-        if rescheduling is not None:
-            fields["rescheduling"] = _field(rescheduling)
-        if queue:
-            fields["queue"] = queue
-        return raw, fields
 
     # Controlling tasks.
 
@@ -263,6 +228,48 @@ class PyTaskHelpers:
             node.decode(): {wire.to_str(k): wire.to_str(v) for k, v in record.items()}
             for node, record in records.items()
         }
+
+
+def _row_of(new: NewTask) -> Row:
+    """A row of what `start_tasks` is given."""
+    if type(new) is not tuple and isinstance(new, Mapping):
+        if not set(new) <= KEYS or "task" not in new:
+            raise InvalidInputError(f"a task has the keys {', '.join(sorted(KEYS))}, not {sorted(new)}")
+        cleanup, rescheduling = new.get("cleanup", True), new.get("rescheduling")
+        return _row(new["task"], new.get("data", NOTHING), new.get("task_id"), cleanup, rescheduling)
+    if not 1 <= len(new) <= 3:
+        raise InvalidInputError("a task is (task,), (task, data), (task, data, task_id) or a dict")
+    return _row(*new)
+
+
+def _row(
+    task: Any, data: Any = None, task_id: Id | None = None, cleanup: bool = True, rescheduling: bool | None = None
+) -> Row:
+    """The id, None for one that is to be made, and the words of a record: field, value, field, value, ..."""
+    if data is None:
+        data = NOTHING
+    elif not isinstance(data, Mapping):
+        raise InvalidInputError(f"data is a dict, not {type(data).__name__}")
+    raw = None if task_id is None else wire.id_to_bytes(task_id)
+    words: list[Any] = ["task", task_name(task), "data", wire.encode_json(dict(data)) if data else b"{}"]
+    if not cleanup:
+        words += ("cleanup", "false")
+    if rescheduling is not None:
+        words += ("rescheduling", _field(rescheduling))
+    return raw, words
+
+
+def _records(rows: Sequence[Row], queue: str) -> list[NewRecord]:
+    """The records of rows, complete: what they share is made once for all, as are the ids of those without."""
+    made = secrets.token_hex(16 * len(rows)).encode() if rows else b""
+    shared: list[Any] = ["created", wire.encode_time(time.time())]
+    if queue:
+        shared += ("queue", queue)
+    records = []
+    for number, (raw, words) in enumerate(rows):
+        task_id = made[32 * number : 32 * number + 32] if raw is None else raw
+        records.append(NewRecord(task_id, words + shared, raw is None))
+    return records
 
 
 def task_name(task: str | type[Task]) -> str:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import chain
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+from pytask import states
 from pytask.errors import StoreUnavailable
 from pytask.keys import Keys
 from pytask.store.client import Client, as_dict
+
+
+class NewRecord(NamedTuple):
+    """A record that is to be written. One with a `new` id says WAIT: the sweep finds it if its push gets lost."""
+
+    id: bytes
+    words: Sequence[Any]  # field, value, field, value, ...
+    new: bool  # surely
 
 
 class Queues:
@@ -18,20 +26,24 @@ class Queues:
         self.client = client
         self.keys = keys
 
-    def create(self, rows: Sequence[tuple[bytes, Mapping[str, Any]]], queue: str = "") -> None:
-        """Write the records (id, fields) and push their ids, in one round trip or two; safe to repeat."""
-        push = ("LPUSH", self.keys.queue(queue).key, *[row[0] for row in rows])
+    def create(self, records: Sequence[NewRecord], queue: str = "") -> None:
+        """Write records and push their ids, in one round trip or two; safe to repeat."""
+        push = ("LPUSH", self.keys.queue(queue).key, *[record.id for record in records])
         if self.client.servers.one:
             try:
-                self.client.pipeline([*self._records(rows), push], patience=0)
+                self.client.pipeline([*self._writes(records), push], patience=0)
                 return
             except StoreUnavailable:
                 # the push may have arrived: a record whose task runs by now, or has ended, must not be set to WAIT
-                rows = [(row[0], {name: row[1][name] for name in row[1] if name != "state"}) for row in rows]
-        self.client.sequence(self._records(rows), [push])
+                records = [record._replace(new=False) for record in records]
+        self.client.sequence(self._writes(records), [push])
 
-    def _records(self, rows: Sequence[tuple[bytes, Mapping[str, Any]]]) -> list[tuple[Any, ...]]:
-        return [("HSET", self.keys.task(row[0]), *chain.from_iterable(row[1].items())) for row in rows]
+    def _writes(self, records: Sequence[NewRecord]) -> list[tuple[Any, ...]]:
+        task = self.keys.task
+        return [
+            ("HSET", task(task_id), *words, "state", states.WAIT) if new else ("HSET", task(task_id), *words)
+            for task_id, words, new in records
+        ]
 
     def push(self, queue: str, ids: Sequence[bytes], *, first: bool = False) -> None:
         """Push ids; `first` before all that wait."""
