@@ -315,7 +315,7 @@ def test_the_fewer_monitors_the_oftener_each_looks(queue, clock):
         queue.membership.join(node)
     watch(clock, monitor, 1)
     assert monitor.pace == LOOK, "no Monitor but this one is known"
-    for number, pace in ((1, LOOK), (4, LOOK), (8, 2 * LOOK), (30, LONGEST_LOOK)):
+    for number, pace in ((1, LOOK), (5, LOOK), (10, 2 * LOOK), (30, LONGEST_LOOK)):
         with listening(queue, *map(queue.store.keys.watches, nodes[:number])):
             watch(clock, monitor, 0.5)
             assert monitor.pace == pace

@@ -26,13 +26,13 @@ class Presence(Service):
         self.started = time.time()
 
     def run(self) -> None:
-        """Write, for ever: what has changed, and all once in each `node_timeout`."""
+        """Write, for ever: what has changed, and all before half the life of the records is over."""
         timeout = self.state.settings.node_timeout
         before: dict[str, object] = {}
         written = 0.0
         while True:
             fields = self._fields()
-            if fields != before or time.monotonic() - written >= timeout * 0.9:
+            if fields != before or time.monotonic() - written >= timeout * 1.4:
                 self.write(fields)
                 before, written = fields, time.monotonic()
             gevent.sleep(timeout / 2)

@@ -139,7 +139,8 @@ class Cleanup(Task):
             gevent.sleep(ANNOUNCE * min(self.node_timeout / 10, 1))
             try:
                 self._show_life()
-                self._watch_others()
+                if self.sequence % 2:
+                    self._watch_others()
             except StoreError as error:
                 log.debug("observations of other Cleanups start over: %s", error)
                 self.others.clear()

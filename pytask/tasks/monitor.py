@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from pytask import points, wire
@@ -25,12 +25,15 @@ from pytask.task import Task
 
 log = logging.getLogger("pytask.monitor")
 
-LOOK = 0.6  # seconds between the looks of each of a few Monitors
-FEW = 4  # Monitors; of more, each looks as much more seldom
+LOOK = 0.8  # seconds between the looks of each of a few Monitors
+FEW = 5  # Monitors; of more, each looks as much more seldom
 LONGEST_LOOK = 4.5
 ALONE_LOOK = 1.0  # with no other node there is nobody to watch, but one may come
 SILENT_LOOK = 1.0  # while a node has not beaten for half of node_timeout
-KEEN_LOOK = 0.25  # while a subscription is gone
+KEEN_LOOK = 0.25  # at most, while a subscription is gone
+LEAST_LOOK = 0.02
+JITTER = 0.9  # of a pause is the least that it takes
+GONE_LOOKS = 5  # times as seldom as a late move is awaited: who left the queue without ever being seen there
 GAP = 2.5  # a Monitor that did not look for so long (beyond its own pace) knows nothing any more
 GONE_SECONDS = 1.5
 GONE_LATE = 1.0  # so late a look may hide an outage in which no node could subscribe again
@@ -126,9 +129,10 @@ class Observer:
             return True
         return now - seen.since >= self.node_timeout
 
-    def suspects_a_death(self) -> bool:
-        """Is the subscription of a node gone?"""
-        return any(seen.gone is not None for seen in self.seen.values())
+    def seconds_to_a_death(self, now: float) -> float | None:
+        """Until a node whose subscription is gone counts as dead; None where there is none."""
+        gone = [seen.gone for seen in self.seen.values() if seen.gone is not None]
+        return min(gone) + GONE_SECONDS - now if gone else None
 
     def suspects_silence(self, now: float) -> bool:
         """Has a node not beaten for long?"""
@@ -148,6 +152,7 @@ class Monitor(Task):
         self.late_move = node_timeout / 2 + 1  # seconds: no blocking move of a node takes longer
         self.observers = {queue: Observer(node_timeout) for queue in self.queues}
         self.subscriptions = Subscriptions()
+        self.known: dict[str, set[bytes]] = {queue: set() for queue in self.queues}  # nodes at the last look
         self.gone: dict[str, set[bytes]] = {queue: set() for queue in self.queues}  # as last read
         self.read_gone = dict.fromkeys(self.queues, 0.0)  # monotonic second at which to read that again
         self.orphans: dict[tuple[str, bytes], float] = {}
@@ -158,7 +163,7 @@ class Monitor(Task):
         while True:
             self._watch()
             self._empty_orphans()
-            time.sleep(self.pace * random.uniform(0.9, 1.0))
+            time.sleep(self.pace * random.uniform(JITTER, 1.0))
 
     @property
     def own_node(self) -> bytes:
@@ -169,20 +174,21 @@ class Monitor(Task):
         """Look at the nodes of all queues, reap the dead ones, and choose the pace."""
         sequences = {queue: read for queue in self.queues if (read := self._read(queue)) is not None}
         nodes = {node for read in sequences.values() for node in read}
-        standing = self.helpers.store.node_records.get_standing(nodes) if nodes else Standing({}, set())
+        others = nodes - {self.own_node}
+        standing = self.helpers.store.node_records.get_standing(nodes) if others else Standing({}, set())
         gone = self.subscriptions.look(standing.nodes, nodes, self.own_node)
         now = time.monotonic()
         for queue, read in sequences.items():
             for node, sequence in self.observers[queue].look(now, read, gone, self.pace + GAP):
                 self._reap(queue, node, sequence)
-        self.pace = self._choose_pace(now, nodes, len(standing.monitors))
+        self.pace = self._choose_pace(now, others, len(standing.monitors))
 
     def _read(self, queue: str) -> dict[bytes, bytes] | None:
         """Node -> sequence; None, and all observations over, where it cannot be read."""
         try:
             membership = self._membership(queue)
             sequences = membership.get_sequences()
-            self._note_orphans(queue, membership)
+            self._note_orphans(queue, membership, sequences.keys())
             return sequences
         except StoreError as error:
             self._start_over(queue, error)
@@ -196,27 +202,30 @@ class Monitor(Task):
         if passing:  # a key of another type says nothing about the server
             self.subscriptions.forget()
 
-    def _note_orphans(self, queue: str, membership: Membership) -> None:
+    def _note_orphans(self, queue: str, membership: Membership, nodes: Set[bytes]) -> None:
         """Whoever reaped a node, its blocking move may still be handed an id: look at its inbox again later.
 
-        The one who reaped it may be a parent process, the node itself, or a Monitor that died since.
+        The one who reaped it may be a parent process, the node itself, or a Monitor that died since. Nodes that
+        were never seen here are found too, after a while.
         """
         now = time.monotonic()
-        if now >= self.read_gone[queue]:
+        before, self.known[queue] = self.known[queue], set(nodes)
+        if now >= self.read_gone[queue] or before - nodes:
             gone = membership.get_gone()
             for node in gone - self.gone[queue]:
                 self.orphans.setdefault((queue, node), now + self.late_move)
             self.gone[queue] = gone
-            self.read_gone[queue] = now + self.late_move
+            self.read_gone[queue] = now + GONE_LOOKS * self.late_move
 
-    def _choose_pace(self, now: float, nodes: set[bytes], monitors: int) -> float:
+    def _choose_pace(self, now: float, others: set[bytes], monitors: int) -> float:
         observers = self.observers.values()
-        if any(observer.suspects_a_death() for observer in observers):
-            return KEEN_LOOK
+        deaths = [left for observer in observers if (left := observer.seconds_to_a_death(now)) is not None]
+        if deaths:
+            return min(max(min(deaths), LEAST_LOOK) / JITTER, KEEN_LOOK)
         longest = min(LONGEST_LOOK, 0.45 * self.node_timeout)
         if any(observer.suspects_silence(now) for observer in observers):
             longest = min(SILENT_LOOK, longest)
-        if nodes <= {self.own_node}:
+        if not others:
             return min(ALONE_LOOK, longest)
         return min(LOOK * max(monitors / FEW, 1), longest)
 
