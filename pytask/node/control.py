@@ -45,6 +45,7 @@ class Control(Service):
         self.local = local
         self.make_listener = make_listener
         self.standing = Event()
+        self.on_cut: Callable[[], None] = lambda: None  # called when the subscription is gone
 
     def run(self) -> None:
         """Subscribe and read, until the connection breaks."""
@@ -53,11 +54,12 @@ class Control(Service):
             self.standing.set()
             self.reconcile.want_check()
             while True:
-                message = listener.get(timeout=1.0)
+                message = listener.get()
                 if message is not None:
                     self._take(message)
         finally:
             self.standing.clear()
+            self.on_cut()
             listener.close()
 
     def _channels(self) -> list[bytes]:

@@ -91,7 +91,7 @@ class Daemon:
 
     def _wait_for_the_end(self) -> None:
         while not self._ends:
-            self._wake.wait(timeout=PARENT_LOOK)
+            self._wake.wait(timeout=None if self.parent is None else PARENT_LOOK)
             self._wake.clear()
             self._act()
             if self.parent is not None and os.getppid() != self.parent:

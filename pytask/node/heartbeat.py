@@ -27,12 +27,14 @@ from typing import Any
 
 import gevent
 from gevent import monkey
+from gevent.event import Event
 
 from pytask import wire
 from pytask.errors import StoreError, StoreUnavailable
 from pytask.node.run import Run
 from pytask.node.runner import Runner
 from pytask.node.state import NodeState
+from pytask.node.turns import Turns
 from pytask.store.membership import GONE, Pulse, beat_all
 from pytask.store.store import Store
 
@@ -41,7 +43,9 @@ log = logging.getLogger("pytask.node")
 BEAT = 2.0  # seconds between beats, with a node_timeout of 10 or more
 SOON = 1.0  # while something is to be found out
 HURRY = 0.5  # while Monitors cannot see that the node listens
-TICK = 0.25  # seconds between looks at the main hub
+TICK = 0.5  # seconds between looks at the main hub
+LEAST = 0.25  # seconds between two beats, however short `node_timeout` is
+EARLY = 0.02  # seconds that a timer may be early
 BLOCKED_STATUS = 70  # exit status of a process whose hub was blocked for too long
 
 
@@ -72,8 +76,9 @@ class Heartbeat:
         self._stopping = False
         self._ended = False  # written by the thread
         self._main_ident = 0
-        self._tick = time.monotonic()  # written by the main hub
-        self._ticker: gevent.Greenlet | None = None
+        self._turns = Turns()
+        self._started = False
+        self._woken: Callable[[], object] = lambda: None  # wakes the thread, from any
         self._warned = False
         self._sequence = 0  # kept here, so that a failover of the server cannot bring an old one back
         self._sent = 0.0
@@ -81,61 +86,73 @@ class Heartbeat:
 
     def start(self) -> None:
         """Begin to beat. Safe to repeat."""
-        if self._ticker is not None:
+        if self._started:
             return
-        self._tick = time.monotonic()
-        self.beats.through = dict.fromkeys(self.state.queue_names, self._tick)
+        self._started = True
+        self.beats.through = dict.fromkeys(self.state.queue_names, time.monotonic())
         self._main_ident = monkey.get_original("_thread", "get_ident")()
-        self._ticker = gevent.spawn(self._show_that_the_hub_turns)
+        self._turns.start()
         monkey.get_original("_thread", "start_new_thread")(self._thread, ())
 
     def stop(self, timeout: float = 2.0) -> None:
         """End the thread; waits for it."""
         self._stopping = True
-        if self._ticker is None:
+        if not self._started:
             return
+        self.look()
         deadline = time.monotonic() + timeout
         while not self._ended and time.monotonic() < deadline:
             gevent.sleep(0.01)
-        self._ticker.kill()
-        self._ticker = None
+        self._turns.stop()
+        self._started = False
+
+    def look(self) -> None:
+        """Let the thread look at once at how things are."""
+        self._woken()
 
     def tell(self, event: bytes) -> None:
         """Publish an event of the node soon, on a connection that works where others may not. May be lost."""
         self._events.append(event)
-
-    def _show_that_the_hub_turns(self) -> None:
-        while True:
-            self._tick = time.monotonic()
-            gevent.sleep(TICK)
+        self.look()
 
     # The thread.
 
     def _thread(self) -> None:
         store = self._make_store()
+        wake, waker = Event(), gevent.get_hub().loop.async_()
+        waker.start(wake.set)
+        self._woken = waker.send
         try:
             while not self._stopping:
                 try:
                     self._turn(store)
                 except Exception as error:  # noqa: BLE001 - without the thread the node would count as dead
                     _log_aside("the heartbeat failed: %r; it goes on", error)
-                gevent.sleep(TICK)
+                wake.wait(self._nap())
+                wake.clear()
         finally:
+            self._woken = lambda: None
+            waker.stop()
             store.close()
             self._ended = True
 
+    def _nap(self) -> float:
+        """Seconds until the next look."""
+        now = time.monotonic()
+        return min(max(self._sent + self._pause() - now, LEAST), TICK)
+
     def _turn(self, store: Store) -> None:
         now = time.monotonic()
-        if now - self._sent >= self._pause(now):
+        if now - self._sent >= self._pause() - EARLY:
             self._sent = now
             self._beat(store)
         self._watch_the_hub(store)
         while self._events:
             self._publish(store, self._events.popleft())
 
-    def _pause(self, now: float) -> float:
+    def _pause(self) -> float:
         """Seconds between two beats, as things are."""
-        if not self.listening() or now - self._tick > HURRY:
+        if not self.listening() or self._turns.seconds_at_work() > HURRY:
             pause = HURRY
         else:
             pause = SOON if self.attentive else BEAT
@@ -175,7 +192,7 @@ class Heartbeat:
 
     def _watch_the_hub(self, store: Store) -> None:
         settings = self.state.settings
-        blocked = time.monotonic() - self._tick
+        blocked = self._turns.seconds_at_work()
         if blocked > settings.block_timeout:
             self._end_the_process(store, blocked)
         elif blocked > settings.block_warning:

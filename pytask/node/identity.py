@@ -29,7 +29,8 @@ from pytask.store.membership import Membership
 log = logging.getLogger("pytask.node")
 
 CUT_OFF = 0.8  # of node_timeout
-LOOK = 0.5  # seconds
+LEAST = 0.05  # seconds between two looks
+LOOK = 0.5  # seconds, while a queue is away
 LATE_MOVE = 6.0  # seconds: no blocking move takes longer than 5
 
 
@@ -65,16 +66,23 @@ class Identity(Service):
         self._wake.set()
 
     def run(self) -> None:
-        """Look after each beat, for ever."""
+        """Look after each full beat, and when a beat has been missing for too long; for ever."""
         while True:
-            self._wake.wait(timeout=LOOK)
-            self._wake.clear()
             why = self._doubt()
             if why:
                 self._come_back(why)
             else:
                 self._cut_off()
                 self._return()
+            self._wake.wait(timeout=self._nap())
+            self._wake.clear()
+
+    def _nap(self) -> float:
+        """Seconds until a queue has to be given up, unless a beat reaches it before; LOOK where one is away."""
+        through, away = self.heartbeat.beats.through, self.state.away
+        oldest = min((through[queue] for queue in self.state.queue_names if queue not in away), default=0.0)
+        left = oldest + CUT_OFF * self.state.settings.node_timeout - time.monotonic()
+        return max(min(left, LOOK) if away else left, LEAST)
 
     def _doubt(self) -> str:
         """Why others may hold this node for dead; '' where they do not."""

@@ -104,6 +104,7 @@ class Node:
         self.probation.begin = self.starter.begin_or_return
         self.reconcile.heartbeat = self.heartbeat
         self.heartbeat.listening = self.control.standing.is_set
+        self.control.on_cut = self.heartbeat.look
         self.reconcile.on_refused = self.identity.refuse
         self.identity.on_given_up = self._interrupt_intakes
         by_queue = {intake.queue.name: intake for intake in self.intakes}

@@ -69,11 +69,11 @@ class Reconcile(Service):
         self._wake.set()
 
     def run(self) -> None:
-        """Compare after each beat, for ever."""
+        """Compare after each full beat, and when something is wanted; for ever."""
         while True:
-            self._wake.wait(timeout=0.5)
-            self._wake.clear()
             self._compare()
+            self._wake.wait()
+            self._wake.clear()
 
     def _compare(self) -> None:
         assert self.heartbeat is not None

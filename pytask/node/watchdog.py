@@ -21,8 +21,8 @@ from pytask.node.service import Service
 
 log = logging.getLogger("pytask.node")
 
-LOOK = 1.0  # seconds
-PATIENCE = 3  # times the longest that a blocking move takes
+LOOKS = 2  # in the time that a blocking move takes at most
+PATIENCE = 3  # times as long
 
 
 class Watchdog(Service):
@@ -39,7 +39,7 @@ class Watchdog(Service):
     def run(self) -> None:
         """Look, for ever."""
         while True:
-            gevent.sleep(LOOK)
+            gevent.sleep(self.intakes[0].block / LOOKS)
             for intake in self.intakes:
                 self._look(intake, time.monotonic())
 

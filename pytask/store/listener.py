@@ -16,6 +16,7 @@ from pytask.store.client import translated
 from pytask.store.target import Target
 
 PING_EVERY = 2.0  # seconds
+LEAST = 0.01  # seconds that a read waits, so that a timer that is early does no harm
 PONG_WITHIN = 5.0  # seconds: a hung server gives a subscriber no error
 
 
@@ -60,11 +61,11 @@ class Listener:
             elif time.monotonic() > deadline:
                 raise exceptions.TimeoutError("no answer to a subscription")
 
-    def get(self, timeout: float) -> Message | None:
+    def get(self, timeout: float = PING_EVERY) -> Message | None:
         """The next message; None where none came in `timeout` seconds. Blocks that long at most."""
         try:
             self._keep_alive()
-            message = self._pubsub.get_message(timeout=timeout)
+            message = self._pubsub.get_message(timeout=min(timeout, self._seconds_left()))
         except exceptions.RedisError as error:
             raise translated(error) from error
         except (OSError, ValueError, AttributeError) as error:  # the connection was closed under our feet
@@ -80,9 +81,13 @@ class Listener:
         now = time.monotonic()
         if now - self._heard > PING_EVERY + PONG_WITHIN and self._pinged > self._heard:
             raise StoreUnavailable("Redis: a subscription got no answer to PING")
-        if now - self._pinged > PING_EVERY:
+        if now - self._pinged >= PING_EVERY:
             self._pinged = now
             self._pubsub.ping()
+
+    def _seconds_left(self) -> float:
+        """Until the next PING."""
+        return max(self._pinged + PING_EVERY - time.monotonic(), LEAST)
 
     def close(self) -> None:
         """Close the connection. Safe to repeat."""

@@ -48,7 +48,7 @@ class SimListener:
         self._wake.set()
         self.close()
 
-    def get(self, timeout: float) -> Message:
+    def get(self, timeout: float = 0) -> Message:
         """The next message; waits for it, however long."""
         while not self._messages:
             if self._broken:

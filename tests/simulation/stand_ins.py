@@ -63,6 +63,28 @@ class Async:
         pass
 
 
+class Prepare:
+    """The watcher that is called when the loop goes to rest: a simulated hub never blocks."""
+
+    def __init__(self, ref: bool) -> None:
+        pass
+
+    def start(self, callback: Callable[[], None]) -> None:
+        callback()
+
+    def stop(self) -> None:
+        pass
+
+
+class Check(Prepare):
+    """The watcher that is called when it goes to work."""
+
+    def start(self, callback: Callable[[], None]) -> None:
+        pass
+
+
+LOOP = SimpleNamespace(async_=Async, prepare=Prepare, check=Check, MINPRI=-2, MAXPRI=2)
+
 GEVENT = SimpleNamespace(
     spawn=spawn,
     spawn_later=spawn_later,
@@ -71,7 +93,7 @@ GEVENT = SimpleNamespace(
     Timeout=hub.Timeout,
     Greenlet=Unit,
     GreenletExit=gevent.GreenletExit,
-    get_hub=lambda: SimpleNamespace(loop=SimpleNamespace(async_=Async)),
+    get_hub=lambda: SimpleNamespace(loop=LOOP),
 )
 
 TIME = SimpleNamespace(
