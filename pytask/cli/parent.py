@@ -27,7 +27,8 @@ log = logging.getLogger("pytask.parent")
 FIRST_DELAY, LAST_DELAY = 0.5, 5.0  # seconds until a dead child is replaced
 STABLE = 30.0  # a child that lived for so many seconds is replaced at once
 CRASH_LOOP = 5  # children in a row that died before they were nodes
-TICK = 0.1
+LOOK = 2.0  # seconds between two looks at the children, of whose deaths the system tells at once
+LEAST = 0.01
 READY_SECONDS = 30.0
 FINAL = (2, 3)  # statuses that say that another try does not help: usage, no Redis at the start
 PASSED_ON = (signal.SIGUSR1, signal.SIGTSTP, signal.SIGCONT)
@@ -88,7 +89,7 @@ class Parent:
 
     def run(self) -> int:
         """The exit status: 0 where every child ended clean."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *PASSED_ON):
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *PASSED_ON):
             signal.signal(number, self._note)
         log.info("%d nodes are started, each a process", self.count)
         try:
@@ -120,10 +121,14 @@ class Parent:
             self._fill_up()
 
     def _next_signal(self) -> int | None:
+        """The next signal that asks for something; None where a child may have died, or is to be replaced."""
+        missing = len(self.children) < self.count
+        pause = min(max(self.not_before - time.monotonic(), LEAST), LOOK) if missing else LOOK
         try:
-            return self._signals.get(timeout=TICK)
+            number = self._signals.get(timeout=pause)
         except queue.Empty:
             return None
+        return None if number == signal.SIGCHLD else number
 
     def _pass_on(self, number: int) -> None:
         for child in self.children:
