@@ -29,7 +29,7 @@ def calls(client: redis.Redis) -> int:
 
 
 def scheduled(pid: int) -> float:
-    """Seconds that the threads of one process were on a processor; the ticks of /proc/<pid>/stat are too coarse."""
+    """Seconds that the threads of a process were on a processor; the ticks of /proc/<pid>/stat are too coarse."""
     total = 0
     for task in (harness.Path("/proc") / str(pid) / "task").iterdir():
         total += int((task / "schedstat").read_text().split()[0])

@@ -160,9 +160,8 @@ class Heartbeat:
 
     def _beat(self, store: Store) -> None:
         state, node, before = self.state, self.state.id, time.monotonic()
-        away = frozenset(
-            state.away
-        )  # before it is sent: an answer to an older beat says nothing of a new start there
+        # before it is sent: an answer to an older beat says nothing of a new start there
+        away = frozenset(state.away)
         self._sequence += 1
         full = self.attentive or len(state.registry) > 0 or self._sequence % 2 == 1
         try:
@@ -178,9 +177,8 @@ class Heartbeat:
         self.beats.through.update(dict.fromkeys(heard, before))
         if full and heard:
             # a queue whose companions are of another type is left out: the others must not suffer for it
-            self.beats.pulses = {
-                queue: pulse for queue, pulse in answers if isinstance(pulse, Pulse) and queue not in away
-            }
+            pulses = {queue: pulse for queue, pulse in answers if isinstance(pulse, Pulse)}
+            self.beats.pulses = {queue: pulse for queue, pulse in pulses.items() if queue not in away}
             self.beats.rounds += 1
             self._wake()
 
