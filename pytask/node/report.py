@@ -1,8 +1,8 @@
 """Report: what runs have to say goes out from here: their events, then their outcomes.
 
 What follows an outcome is done by `closing`, which works beside this: the order for one run is always its
-events, finish, `end-task`, release. While Redis is away outcomes wait here, at most as many as the node has
-runs, and events, at most MOST_EVENTS of MOST_EVENT_BYTES together.
+events, finish, `end-task`, release. While Redis is away outcomes wait here, at most twice as many as tasks may
+run at once, and events, at most MOST_EVENTS of MOST_EVENT_BYTES together.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Run: one claim on this node, from claim to release; and the registry of all of them.
 
-The registry is keyed by (queue, id). A run belongs to it until its claim was given up; its size is what
-the node's capacity counts.
+The registry is keyed by (queue, id). A run belongs to it until its claim was given up. It takes one of the
+node's places only until it has ended: what is still to be told of it holds no other task up, unless as many are
+untold as may run.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Run:
 
     __slots__ = (
         "attempt", "claim", "cleanup", "data", "deliveries", "greenlet", "id", "name", "node", "once", "phase",
-        "queue", "size", "stop_wanted", "stopping", "suspect", "task", "wish",
+        "queue", "size", "stop_wanted", "stopping", "suspect", "takes_place", "task", "wish",
     )  # fmt: skip
 
     def __init__(self, queue: QueueKeys, node: bytes, claim: Claim) -> None:
@@ -33,6 +34,7 @@ class Run:
         self.id = claim.id
         self.claim = claim
         self.phase = BEGIN
+        self.takes_place = False
         self.task: Any = None
         self.greenlet: gevent.Greenlet | None = None
         self.wish: str | None = None
@@ -59,12 +61,16 @@ class Run:
 
 
 class Registry:
-    """All runs of this node. Only the main hub's greenlets touch it."""
+    """All runs of this node. Only the main hub's greenlets touch it.
+
+    `capacity`: places, and how many runs that have ended may be untold before no more are claimed. `room` is set
+    while another task may be claimed, `empty` while there is no run.
+    """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
+        self.taken = 0  # places
         self.runs: dict[tuple[str, bytes], Run] = {}
-        self._aside: set[Run] = set()
         self.room = Event()
         self.room.set()
         self.empty = Event()
@@ -79,34 +85,40 @@ class Registry:
     @property
     def free(self) -> int:
         """How many more tasks may be claimed."""
-        return max(self.capacity + min(len(self._aside), self.capacity) - len(self.runs), 0)
-
-    def set_aside(self, run: Run) -> None:
-        """The run waits for a server that is away: it takes no room, unless more than `capacity` do."""
-        if self.holds(run):
-            self._aside.add(run)
-            self._show_room()
-
-    def take_back(self, run: Run) -> None:
-        """It waits no more."""
-        self._aside.discard(run)
-        self._show_room()
-
-    def _show_room(self) -> None:
-        if self.free:
-            self.room.set()
-        else:
-            self.room.clear()
+        return max(min(self.capacity - self.taken, 2 * self.capacity - len(self.runs)), 0)
 
     def add(self, run: Run) -> None:
         """Register a run; one of the same key is replaced."""
         old = self.runs.get(run.key)
         if old is not None:
-            self._aside.discard(old)
+            self.vacate(old)
         self.runs[run.key] = run
         self.empty.clear()
-        if len(self.runs) >= self.capacity:
-            self._show_room()
+        self._occupy(run)
+
+    def _occupy(self, run: Run) -> None:
+        if not run.takes_place:
+            run.takes_place = True
+            self.taken += 1
+            if not self.free:
+                self.room.clear()
+
+    def vacate(self, run: Run) -> None:
+        """The run has ended: another one may have its place. Safe to repeat."""
+        if run.takes_place:
+            run.takes_place = False
+            self.taken -= 1
+            if self.free:
+                self.room.set()
+
+    def set_aside(self, run: Run) -> None:
+        """The run waits for a server that is away: another one may have its place."""
+        self.vacate(run)
+
+    def take_back(self, run: Run) -> None:
+        """It waits no more, and takes a place, however many are taken."""
+        if self.holds(run):
+            self._occupy(run)
 
     def remove(self, run: Run) -> None:
         """The run's claim was given up, or is no longer ours."""
@@ -120,9 +132,9 @@ class Registry:
 
     def forget(self, run: Run) -> None:
         """Nobody works on the run any more, and its claim still stands: adoption finds it."""
+        self.vacate(run)
         if self.runs.get(run.key) is run:
             del self.runs[run.key]
-            self._aside.discard(run)
             if self.free:
                 self.room.set()
             if not self.runs:

@@ -152,6 +152,7 @@ class Runner:
 
     def _give_to_others(self, run: Run) -> None:
         run.phase = FINISH
+        self.state.registry.vacate(run)
         if run.claim.how == b"push":  # it comes back again and again; once is enough to say so
             log.warning(
                 "no task is called %s on this node (id %s): add it with add_task; left to other nodes",
@@ -165,6 +166,7 @@ class Runner:
         if run.phase != RUN:
             return
         run.phase = FINISH
+        self.state.registry.vacate(run)
         if run.suspect:
             self.on_suspect_end()
         if outcome.error is not None:
