@@ -82,6 +82,11 @@ def test_64_idle_nodes_with_8_queues_send_less_than_21_commands_a_second_each(id
         assert rate(idle_server, 64, [f"new-task:{name}" for name in names]) < 5 + 2 * 8
 
 
-def test_an_idle_node_with_one_queue_sends_less_than_7_commands_a_second(idle_server):
+def test_an_idle_node_with_one_queue_sends_less_than_5_commands_a_second(idle_server):
     with nodes(idle_server, 1, 1, "default"):
-        assert rate(idle_server, 1, ["new-task"]) < 5 + 2
+        assert rate(idle_server, 1, ["new-task"]) < 5
+
+
+def test_two_idle_nodes_that_watch_each_other_send_less_than_7_commands_a_second_each(idle_server):
+    with nodes(idle_server, 2, 1, "default"):
+        assert rate(idle_server, 2, ["new-task"]) < 5 + 2

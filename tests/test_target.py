@@ -92,6 +92,10 @@ def test_what_is_ours_to_decide_is_not_taken_over(name):
         ("redis+sentinel://h:1/m/x", "a number"),
         ({"sentinels": ["h"]}, "needs 'service'"),
         ("redis+cluster://", "written host:port"),
+        ("rediss://h/?ssl_cert_reqs=bogus", "TLS .*bogus"),
+        ("rediss+cluster://h/?ssl_cert_reqs=bogus", "TLS .*bogus"),
+        ("redis+sentinel://h/m?sentinel_ssl=true&sentinel_ssl_cert_reqs=bogus", "TLS .*bogus"),
+        ({"host": "h", "ssl": True, "ssl_cert_reqs": "bogus"}, "TLS .*bogus"),
     ],
 )
 def test_what_names_no_server_is_refused_in_words(given, why):

@@ -70,6 +70,7 @@ def test_a_module_that_fails_at_its_import_is_one_line_with_its_place(tmp_path):
         (["-q", "a b"], {}, "queue"),
         (["--namespace", "task-x"], {}, "namespace"),
         (["-u", "http://x"], {}, "redis://"),
+        (["-u", "rediss://localhost:1/0?ssl_cert_reqs=bogus"], {}, "bogus"),
         (["-u", "redis://localhost:1/0", "--embedded"], {}, "not both"),
         ([], {"PYTASK_NODE_TIMEOUT": "never"}, "PYTASK_NODE_TIMEOUT"),
         (["-C", "/does/not/exist.toml"], {}, "exist.toml"),
@@ -80,6 +81,15 @@ def test_a_wrong_setting_is_one_line_and_status_2(options, environ, says):
     ended = run_worker("nodeapp:app", "--path", str(HERE), *options, **environ)
     assert ended.returncode == 2, ended.stderr
     assert says in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_host_that_does_not_resolve_is_status_3_without_a_traceback():
+    ended = run_worker(
+        "nodeapp:app", "--path", str(HERE), "-u", "redis://nowhere.invalid", PYTASK_CONNECT_TIMEOUT="0.5"
+    )
+    assert ended.returncode == 3
+    assert "no Redis at nowhere.invalid:6379/0" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

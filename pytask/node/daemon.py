@@ -19,6 +19,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 from gevent.util import format_run_info
+from greenlet import greenlet as RawGreenlet
 
 from pytask import wire
 from pytask.errors import StoreError, StoreRefused
@@ -33,8 +34,12 @@ COLLECT_AFTER = 10_000  # objects; Python's own 700 are 30 tasks
 
 
 def log_error(context: object, kind: type[BaseException], value: BaseException, trace: TracebackType) -> None:
-    """What a greenlet that a task spawned has raised, SystemExit too: told of in the log, and the node goes on."""
-    if not issubclass(kind, gevent.GreenletExit):
+    """What a greenlet that a task spawned has raised, SystemExit too: told of in the log, and the node goes on.
+
+    What a function in gevent's pool of threads raises, a name that does not resolve say, its caller gets as well.
+    """
+    in_a_thread = isinstance(context, tuple) and isinstance(context[0], RawGreenlet)  # a worker, and the function
+    if not in_a_thread and not issubclass(kind, gevent.GreenletExit):
         log.error("a greenlet failed: %s", wire.shown(repr(context), 200), exc_info=(kind, value, trace))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import redis
+from redis import exceptions
 from redis.connection import (
     AbstractConnection,
     Connection,
@@ -288,4 +289,10 @@ def _checked(kind: type[AbstractConnection], arguments: dict[str, Any]) -> dict[
     unknown = sorted(set(arguments) - _parameters(kind) - OURS)
     if unknown:
         raise ConfigurationError(f"unknown connection argument for Redis: {', '.join(map(repr, unknown))}")
-    return {name: value for name, value in arguments.items() if name not in OURS}
+    checked = {name: value for name, value in arguments.items() if name not in OURS}
+    if issubclass(kind, SSLConnection):
+        try:
+            kind(**checked)  # connects later, but looks at what it is given
+        except (exceptions.RedisError, ValueError, TypeError) as error:
+            raise ConfigurationError(f"the arguments for TLS to Redis are wrong: {error}") from None
+    return checked
