@@ -76,10 +76,10 @@ def rate(server: EmbeddedServer, number: int, queue_keys: list[str]) -> float:
     return total
 
 
-def test_64_idle_nodes_with_8_queues_send_less_than_21_commands_a_second_each(idle_server):
+def test_64_idle_nodes_with_8_queues_send_less_than_19_commands_a_second_each(idle_server):
     names = [f"q{number}" for number in range(8)]
     with nodes(idle_server, 4, 16, ",".join(names)):
-        assert rate(idle_server, 64, [f"new-task:{name}" for name in names]) < 5 + 2 * 8
+        assert rate(idle_server, 64, [f"new-task:{name}" for name in names]) < 5 + 2 * 7
 
 
 def test_an_idle_node_with_one_queue_sends_less_than_5_commands_a_second(idle_server):
