@@ -1,9 +1,9 @@
 """Enqueue: how many tasks a producer makes a second, in batches and one at a time, beside bare floors.
 
-A plain Python process without gevent. The floors send what a raw producer sends, `HSET task-<id> task noop data ...`
-and `LPUSH`, over one connection of redis-py with hiredis' packing, and nothing else: in batches of 500 and of 100,
-and one task an exchange. The helpers write `created` and `state` as well. Kinds take turns within each round, and
-the ratios are those of the same round.
+A plain Python process without gevent. The floors send what a raw producer sends, `HSET` of `task` and `data` and
+`LPUSH`, over one connection of redis-py with hiredis' packing, and nothing else: in batches of 500 and of 100, and
+one task an exchange. The helpers write `created` and `state` as well. Kinds take turns within each round, and the
+ratios are those of the same round.
 
     .venv/bin/python benchmarks/enqueue.py [--server redis] [--rounds 7] [--tcp] [--json]
 """

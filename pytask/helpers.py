@@ -99,9 +99,9 @@ class PyTaskHelpers:
         """
         queue = check_queue_name(queue)
         ids: list[str] = []
-        rows = map(_row_of, tasks)
-        while batch := _records(list(islice(rows, BATCH)), queue):
-            self.store.queues.create(batch, queue)
+        batches = _Batches(tasks, queue)
+        while batch := batches.take():
+            self.store.queues.create(batch, queue, batches.prepare)
             ids += [wire.id_to_str(record[0]) for record in batch]
             if progress:
                 progress(len(ids))
@@ -228,6 +228,32 @@ class PyTaskHelpers:
             node.decode(): {wire.to_str(k): wire.to_str(v) for k, v in record.items()}
             for node, record in records.items()
         }
+
+
+class _Batches:
+    """Records of new tasks, in batches."""
+
+    def __init__(self, tasks: Iterable[NewTask], queue: str) -> None:
+        self._rows = map(_row_of, tasks)
+        self._queue = queue
+        self._ready: list[NewRecord] | None = None
+        self._problem: Exception | None = None
+
+    def prepare(self) -> None:
+        """Make the next batch, unless it is there: while the server works on the one before. Raises nothing."""
+        if self._ready is None and self._problem is None:
+            try:
+                self._ready = _records(list(islice(self._rows, BATCH)), self._queue)
+            except Exception as error:  # noqa: BLE001 - the caller's own, from the tasks that are given: `take` raises it
+                self._problem = error
+
+    def take(self) -> list[NewRecord]:
+        """The next batch; empty at the end. Raises what is wrong with a task, or what the iterable raised."""
+        self.prepare()
+        if self._problem is not None:
+            raise self._problem
+        batch, self._ready = self._ready, None
+        return batch or []
 
 
 def _row_of(new: NewTask) -> Row:

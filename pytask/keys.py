@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+MOST_KNOWN = 1000  # queues whose keys are kept
 MAX_ID = 512  # bytes
 CONTROL_SUFFIX = b"-control"
 QUEUE_KEY = re.compile(rb"new-task(?::([A-Za-z0-9_.-]{1,64}))?")
@@ -238,6 +239,7 @@ class Keys:
 
     __slots__ = (
         "_control",
+        "_queues",
         "_task",
         "control_pattern",
         "end",
@@ -250,6 +252,7 @@ class Keys:
     def __init__(self, namespace: str = "") -> None:
         self.prefix = prefix = f"{namespace}:".encode() if namespace else b""
         self._task = prefix + b"task-"
+        self._queues: dict[str, QueueKeys] = {}
         self.control_pattern = self._task + b"*" + CONTROL_SUFFIX
         self.end = prefix + b"end-task"
         self.end_takers = self._end_tag() + b"takers"
@@ -277,8 +280,13 @@ class Keys:
 
     def queue(self, name: str = "") -> QueueKeys:
         """The keys of a queue; `''` is the default queue."""
-        key = self.prefix + b"new-task"
-        return QueueKeys(key + b":" + name.encode() if name else key, name)
+        keys = self._queues.get(name)
+        if keys is None:
+            key = self.prefix + b"new-task"
+            keys = QueueKeys(key + b":" + name.encode() if name else key, name)
+            if len(self._queues) < MOST_KNOWN:
+                self._queues[name] = keys
+        return keys
 
     def queue_of_key(self, key: bytes) -> str | None:
         """The name of the queue with this key, as a record's field `at` holds it; None where it is no queue's."""

@@ -139,6 +139,31 @@ def test_many_tasks_are_made_in_batches_with_their_progress(server, helpers):
     assert json.loads(server.field("t1200", "data")) == {"n": 1200}
 
 
+def test_what_the_iterable_of_start_tasks_raises_comes_when_the_batches_before_are_made(server, app):
+    made = []
+
+    def tasks():
+        for _ in range(1200):
+            yield ("noop",)
+        raise KeyError("no more")
+
+    with pytest.raises(KeyError, match="no more"):
+        app.helpers.start_tasks(tasks(), progress=made.append)
+    assert made == [500, 1000]
+    assert server.redis.llen("new-task") == 1000
+
+
+def test_an_iterable_may_wait_for_the_tasks_that_it_has_given(server, app):
+    def tasks():
+        for number in range(1500):
+            if number >= 500:
+                wait_until(lambda: server.redis.llen("new-task") >= 500, "the first batch is there")
+            yield ("noop",)
+
+    assert len(set(app.helpers.start_tasks(tasks()))) == 1500
+    assert server.redis.llen("new-task") == 1500
+
+
 def test_many_tasks_have_many_forms(server, helpers):
     rows = [
         ("echo",),

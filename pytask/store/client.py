@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from redis import exceptions
@@ -16,7 +16,7 @@ from redis.crc import key_slot
 
 from pytask.errors import StoreError, StoreRefused, StoreUnavailable
 from pytask.store.scripts import Script, script
-from pytask.store.servers import Command, Reply, Servers
+from pytask.store.servers import Command, OneServer, Reply, Servers
 
 if TYPE_CHECKING:
     from pytask.store.target import Target
@@ -91,9 +91,18 @@ class Client:
         """The reply to one command. Raises StoreUnavailable, StoreRefused."""
         return self._persist([command], patience, fleeting=command[0] in FLEETING)[0]
 
-    def pipeline(self, commands: Sequence[Command], patience: float | bool | None = True) -> list[Any]:
-        """The replies to several commands sent at once, in their order, without a transaction."""
-        return self._persist(commands, patience, fleeting=all(command[0] in FLEETING for command in commands))
+    def pipeline(
+        self,
+        commands: Sequence[Command],
+        patience: float | bool | None = True,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> list[Any]:
+        """The replies to several commands sent at once, in their order, without a transaction.
+
+        `meanwhile` may be called, once, while a server works on them.
+        """
+        fleeting = all(command[0] in FLEETING for command in commands)
+        return self._persist(commands, patience, fleeting=fleeting, meanwhile=meanwhile)
 
     def sequence(self, *phases: Sequence[Command]) -> None:
         """Send several pipelines, none before those ahead of it were obeyed; one round trip to a single server."""
@@ -191,13 +200,17 @@ class Client:
         *,
         fleeting: bool = False,
         partial: bool = False,
+        meanwhile: Callable[[], None] | None = None,
     ) -> list[Any]:
         """Send until every command has its reply, for as long as patience lasts, with growing, jittered delays.
 
         With `partial` what still has none then has a StoreUnavailable in its place; else the first one is raised.
         """
         durable = self.durable and not fleeting
-        replies = self.servers.send(commands, durable=durable)
+        if meanwhile is not None and isinstance(self.servers, OneServer):
+            replies = self.servers.send(commands, durable=durable, meanwhile=meanwhile)
+        else:
+            replies = self.servers.send(commands, durable=durable)
         failed = _failed(replies)
         if not failed:
             return replies

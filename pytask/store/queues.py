@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from pytask import states
@@ -26,12 +26,17 @@ class Queues:
         self.client = client
         self.keys = keys
 
-    def create(self, records: Sequence[NewRecord], queue: str = "") -> None:
-        """Write records and push their ids, in one round trip or two; safe to repeat."""
+    def create(
+        self, records: Sequence[NewRecord], queue: str = "", meanwhile: Callable[[], None] | None = None
+    ) -> None:
+        """Write records and push their ids, in one round trip or two; safe to repeat.
+
+        `meanwhile` may be called, once, while the server works.
+        """
         push = ("LPUSH", self.keys.queue(queue).key, *[record.id for record in records])
         if self.client.servers.one:
             try:
-                self.client.pipeline([*self._writes(records), push], patience=0)
+                self.client.pipeline([*self._writes(records), push], patience=0, meanwhile=meanwhile)
                 return
             except StoreUnavailable:
                 # the push may have arrived: a record whose task runs by now, or has ended, must not be set to WAIT

@@ -6,7 +6,7 @@ again, and what an error means, is the business of `client`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import hiredis
@@ -88,6 +88,14 @@ class Exchange:
         """Give the connection back, closed: a reply may still be on its way."""
         self._links.drop(self._link)
 
+    def wait(self, meanwhile: Callable[[], None]) -> None:
+        """Do something else before the replies are read. What it raises gives the connection back."""
+        try:
+            meanwhile()
+        except BaseException:
+            self.abandon()
+            raise
+
     def read(self) -> list[Reply]:
         """Every command's reply or error. Never raises RedisError."""
         replies = self._read_all()
@@ -148,12 +156,16 @@ class Server:
         """Send commands; what is returned reads the replies. Raises RedisError. `how`: see Exchange."""
         return Exchange(self._links, commands, **how)
 
-    def send(self, commands: Sequence[Command], **how: Any) -> list[Reply]:
-        """Each command's reply or error."""
+    def send(
+        self, commands: Sequence[Command], meanwhile: Callable[[], None] | None = None, **how: Any
+    ) -> list[Reply]:
+        """Each command's reply or error. `meanwhile` is called between sending and reading."""
         try:
             exchange = self.begin(commands, **how)
         except exceptions.RedisError as error:
             return [error] * len(commands)
+        if meanwhile is not None:
+            exchange.wait(meanwhile)
         return self.finish(exchange, **how)
 
     def finish(self, exchange: Exchange, **how: Any) -> list[Reply]:
@@ -192,9 +204,11 @@ class OneServer:
     def __init__(self, target: Target, *, timeout: float | None, size: int, name: str) -> None:
         self._server = Server(target, timeout=timeout, size=size, name=name)
 
-    def send(self, commands: Sequence[Command], *, durable: bool = False) -> list[Reply]:
-        """Each command's reply or error, in order."""
-        return self._server.send(commands, durable=durable)
+    def send(
+        self, commands: Sequence[Command], *, durable: bool = False, meanwhile: Callable[[], None] | None = None
+    ) -> list[Reply]:
+        """Each command's reply or error, in order. `meanwhile` is called, once, while the server works."""
+        return self._server.send(commands, meanwhile, durable=durable)
 
     def send_everywhere(self, command: Command, *, masters: bool = False) -> dict[str, Reply]:  # noqa: ARG002
         """The reply or error of the server."""
