@@ -103,7 +103,7 @@ class Parent:
 
     def _look_after(self) -> int:
         while True:
-            number = self._next_signal()
+            number = self._next_signal(self._seconds_to_a_start())
             if number in (signal.SIGTERM, signal.SIGINT):
                 return self._end()
             if number == signal.SIGHUP:
@@ -120,10 +120,13 @@ class Parent:
                 return 1
             self._fill_up()
 
-    def _next_signal(self) -> int | None:
-        """The next signal that asks for something; None where a child may have died, or is to be replaced."""
+    def _seconds_to_a_start(self) -> float:
+        """Until the next child may be started; LOOK where none is missing."""
         missing = len(self.children) < self.count
-        pause = min(max(self.not_before - time.monotonic(), LEAST), LOOK) if missing else LOOK
+        return min(max(self.not_before - time.monotonic(), LEAST), LOOK) if missing else LOOK
+
+    def _next_signal(self, pause: float = LOOK) -> int | None:
+        """The next signal that asks for something; None after `pause` seconds, or when a child may have died."""
         try:
             number = self._signals.get(timeout=pause)
         except queue.Empty:

@@ -91,8 +91,9 @@ class Links:
             try:
                 while not self._idle:
                     if self._made < self._size:
+                        link = Link(self._pool.make_connection())
                         self._made += 1
-                        return Link(self._pool.make_connection())
+                        return link
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
                         raise exceptions.ConnectionError("no connection became free in time")
