@@ -1,11 +1,10 @@
 """Who is measured: each directory of `peers/` with its `peer.toml`, and its virtual environment under `.bench/`.
 
 A `peer.toml` holds the title; `[scenarios]`, for each scenario how many tasks and how many at once (one that is
-missing, or `false`, is not measured, and `skipped` says why); `[variants.NAME]` with the command of the worker, the
-variables of `environ`, what it `keeps` for a task, its own `scenarios`, and `only` some of the scenarios; and
+missing, or `false`, is not measured, and `skipped` says why); `[variants.NAME]` with the command of the worker,
+the variables of `environ`, what it `keeps` for a task, its own `scenarios`, and `only` some of the scenarios; and
 `[settings]`: every setting that is not the default, and why. In commands {python}, {bin}, {here}, {url}, {host},
-{port}, {password}, {concurrency} are filled in.
-"""
+{port}, {password}, {concurrency} are filled in."""
 
 from __future__ import annotations
 

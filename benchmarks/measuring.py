@@ -1,13 +1,13 @@
-"""One measurement: one contender, one scenario, on a server of its own. Every contender goes through the same code.
+"""One measurement: one contender, one scenario, on a server of its own. All go through the same code.
 
 The figures, each a dict that is stored as it is:
 
-- drain: `rate`, tasks a second, from 5 % ended to the end, so that neither the start of the worker nor the opening of
-  its connections counts; the end is the last task's, or, where the peer keeps something of a task and can tell, the
-  moment when all is kept
+- drain: `rate`, tasks a second, from 5 % ended to the end, so that neither the start of the worker nor the
+  opening of its connections counts; the end is the last task's, or, where the peer keeps something of a task and
+  can tell, the moment when all is kept
 - io: `rate`, from the first task's begin to the last one's end, and `ideal`, what sleeping alone would allow
 - latency: `samples`, milliseconds from the call of enqueue to the first line of the task, on an idle worker
-- memory: `kib`, resident memory a task in flight: with them all asleep less without, by their number; `idle_mib` before
+- memory: `kib`, resident memory a task in flight: with them all asleep less without; `idle_mib`, before
 - enqueue: `one` and `many`, tasks a second
 """
 
@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -28,15 +29,14 @@ import harness
 from contenders import PEERS, Contender
 from harness import BenchmarkError
 
-import sys
-
 sys.path.insert(0, str(PEERS))
 
-from marks import STAMPS, Total, open_doubles  # noqa: E402
+from marks import STAMPS, Total, open_doubles
 
 FILL_SECONDS = 60.0
 START_SECONDS = 30.0  # for a worker, until its first task begins
 DRAIN_SECONDS = 60.0
+KEEPER_SECONDS = 1.0  # for the one who watches what is kept, to import everything before the worker starts
 WARM_UP = 0.05  # part of the drain that is not timed
 NAP_SECONDS = 0.1  # that a task of the scenario `io` sleeps
 SAMPLES, SAMPLE_SECONDS = 60, 8.0  # of latency, a round
@@ -127,21 +127,18 @@ def drain(bench: Bench, scale: float) -> Figures:
     count = max(20, int(bench.setup["tasks"] * scale))
     bench.ask(FILL_SECONDS, "fill", "noop", count)
     with contextlib.ExitStack() as stack:
-        keeper = stack.enter_context(bench.asking("settle", count, DRAIN_SECONDS)) if _settles(bench) else None
-        if keeper:
-            time.sleep(0.5)  # it imports, and then waits for the marks
+        keeper = stack.enter_context(bench.asking("settle", count, DRAIN_SECONDS))
+        time.sleep(KEEPER_SECONDS)
         worker = stack.enter_context(bench.worker())
         samples, meter = _watch(bench, worker, count)
         used = meter.stop()
-        ended = _settled_at(bench, keeper) if keeper else bench.total.last
+        ended = _settled_at(bench, keeper) or bench.total.last
     at, done = samples
     rate = (count - done) / (ended - at)
-    costs = {f"{name}_us": used[name] * (bench.total.last - at) / (count - done) * 1e6 for name in ("worker", "server")}
+    costs = {
+        f"{name}_us": used[name] * (bench.total.last - at) / (count - done) * 1e6 for name in ("worker", "server")
+    }
     return {"rate": rate, "tasks": count, "seconds": ended - at, "others": used["others"], **costs}
-
-
-def _settles(bench: Bench) -> bool:
-    return "def settled(" in (bench.contender.directory / "tasks.py").read_text()
 
 
 def _watch(bench: Bench, worker: harness.Worker, count: int) -> tuple[tuple[float, int], harness.CpuMeter]:
@@ -160,14 +157,15 @@ def _watch(bench: Bench, worker: harness.Worker, count: int) -> tuple[tuple[floa
     return (at, done), meter
 
 
-def _settled_at(bench: Bench, keeper: subprocess.Popen[str]) -> float:
+def _settled_at(bench: Bench, keeper: subprocess.Popen[str]) -> float | None:
+    """When all was kept, by the keeper's word; None where the peer keeps nothing."""
     try:
         output, _ = keeper.communicate(timeout=DRAIN_SECONDS)
     except subprocess.TimeoutExpired:
         raise BenchmarkError("not all is kept of the tasks") from None
     if keeper.returncode:
         raise BenchmarkError((bench.directory / "agent.log").read_text()[-300:])
-    return float(_last_json(output)["at"])
+    return _last_json(output)["at"]
 
 
 def io(bench: Bench, scale: float) -> Figures:

@@ -20,7 +20,7 @@ STAMPS = "stamps"  # the file's name
 
 
 def open_doubles(path: Path, count: int) -> memoryview:
-    """The first `count` doubles of a file, shared with whoever else opens it; made, with zeros, where it is missing."""
+    """The doubles of a file, at least `count`, shared with who else opens it; made, with zeros, where missing."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if os.fstat(fd).st_size < count * 8:

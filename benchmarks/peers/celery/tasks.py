@@ -16,7 +16,6 @@ app.conf.update(
     task_ignore_result=not RESULTS,
     worker_prefetch_multiplier=int(os.environ["PREFETCH"]),
     worker_disable_rate_limits=True,
-    broker_pool_limit=None,
     redis_max_connections=10_000,
     broker_transport_options={"max_connections": 10_000},
     broker_connection_retry_on_startup=True,

@@ -1,6 +1,5 @@
 """The floor's worker: drains what is queued and checks what became of it, or waits for tasks one at a time."""
 
-# ruff: noqa: E402 - floor patches before anything else is imported
 import floor
 
 import gc
@@ -21,7 +20,7 @@ def noop():
 
 
 class Waiting(floor.Floor):
-    """A floor on an idle server: blocks for an id, claims and begins it, spawns a greenlet that tells when it began."""
+    """On an idle server: blocks for an id, claims and begins it, spawns a greenlet that tells when it began."""
 
     def take_in(self):
         inbox = floor.QUEUE.inbox(self.node)

@@ -13,5 +13,7 @@ kinds = {"simple": SimpleWorker, "fork": Worker}
 
 if __name__ == "__main__":
     connection = redis.Redis.from_url(sys.argv[2], socket_timeout=None)
-    kinds[sys.argv[1]]([rq.Queue("bench", connection=connection)], connection=connection).work(logging_level="WARNING")
+    kinds[sys.argv[1]]([rq.Queue("bench", connection=connection)], connection=connection).work(
+        logging_level="WARNING"
+    )
     assert tasks
