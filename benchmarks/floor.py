@@ -17,7 +17,7 @@ task, against 12 us here, about 7 of which are the birth, start and end of a gre
 
     .venv/bin/python benchmarks/floor.py [--server redis] [--links 3] [--scripts] [--json]
 
-Another program imports `fill`, `drain_floor` and `private_server`; importing this module patches (gevent).
+Another program imports `fill` and `drain_floor`; importing this module patches (gevent).
 """
 
 # ruff: noqa: E402 - gevent patches before anything else is imported
@@ -32,21 +32,22 @@ import json
 import os
 import platform
 import secrets
-import shutil
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import gevent
+import harness
 import hiredis
 import redis
 from gevent.event import Event
 from gevent.lock import RLock
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from pytask import states
-from pytask.embedded import EmbeddedServer
 from pytask.keys import Keys
 from pytask.store.scripts import script
 
@@ -82,14 +83,13 @@ def expect(holds: bool, what: object) -> None:
         raise RuntimeError(f"the drain is wrong: {what}")
 
 
-@contextlib.contextmanager
-def private_server(kind: str = "valkey") -> Iterator[str]:
-    """The URL of a server of this program's own: `valkey` or `redis`, on a unix socket, without persistence."""
-    binary = shutil.which("redis-server") if kind == "redis" else None
-    if kind == "redis" and binary is None:
-        raise SystemExit("redis-server is not installed: use --server valkey")
-    with EmbeddedServer(binary=binary) as server:
-        yield server.url
+def connect(url: str) -> redis.Redis:
+    """A client that waits for a minute and repeats nothing.
+
+    redis-py's own 5 s are too short where the machine is busy; and a pipeline of `fill` that it sent again would
+    queue its tasks twice, which ends the round in an error.
+    """
+    return redis.Redis.from_url(url, socket_timeout=60, socket_connect_timeout=60, retry=Retry(NoBackoff(), 0))
 
 
 def fill(client: redis.Redis, n: int) -> None:
@@ -269,7 +269,7 @@ def drain_floor(url: str, n: int, batch: int = BATCH) -> float:
 
 def measure(url: str, n: int, batch: int = BATCH, links: int = LINKS) -> Round:
     """Drain the `n` tasks that wait at `url`, which no node may serve meanwhile, and check what became of them."""
-    with redis.Redis.from_url(url, socket_timeout=60) as client:
+    with connect(url) as client:
         ids = prepare(client, n)
         floor = Floor(made := [Link(client) for _ in range(links)], batch)
         gc.collect()
@@ -288,7 +288,7 @@ def measure(url: str, n: int, batch: int = BATCH, links: int = LINKS) -> Round:
 
 def measure_scripts(url: str, n: int, batch: int = BATCH) -> dict[str, float]:
     """Microseconds a task of each script, in the order of a task's life, while nothing else asks the server."""
-    with redis.Redis.from_url(url, socket_timeout=60) as client:
+    with connect(url) as client:
         ids = prepare(client, n)
         floor = Floor([link := TimedLink(client)], batch)
         floor.drain()
@@ -333,7 +333,7 @@ def _clocks(client: redis.Redis) -> tuple[float, float, float, float]:
 
 def refill(url: str, options: argparse.Namespace) -> None:
     """Queue a round's tasks; a server of our own is emptied first."""
-    with redis.Redis.from_url(url, socket_timeout=60) as client:
+    with connect(url) as client:
         if not options.url:
             client.flushall()
         fill(client, options.tasks)
@@ -397,9 +397,9 @@ def main() -> None:
     """The command line's work."""
     options = parse()
     with contextlib.ExitStack() as stack:
-        url = options.url or stack.enter_context(private_server(options.server))
+        url = options.url or stack.enter_context(harness.private_server(options.server)).url
         figures = (run_scripts if options.scripts else run)(url, options)
-        with redis.Redis.from_url(url) as client:
+        with connect(url) as client:
             about = client.info("server")
     if options.json:
         setup = {key: getattr(options, key) for key in ("tasks", "batch", "links")}

@@ -264,8 +264,8 @@ EXPLAINED = {
     "latency": "From the call of enqueue in the producer to the first line of the task in the worker, on one "
     "clock, one task every 30 to 50 ms. The floor: HSET and LPUSH, BLMOVE, claim, begin, a greenlet.",
     "memory": "Resident memory of the worker, its children included, with all tasks asleep less without them.",
-    "enqueue": "Making no-op tasks, while nobody runs them. In bulk: the peer's own way for many, else 50 calls at "
-    "a time; a dash where there is none.",
+    "enqueue": "Making no-op tasks, while nobody runs them. In bulk: the peer's own way for many, else 50 calls "
+    "at a time; a dash where there is none.",
 }
 
 
@@ -298,22 +298,33 @@ def _head(results: Results) -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Written by `make bench`, which measures this project, its peers and the bare floor in turns; the raw "
-        "figures are in [results.json](benchmarks/results.json). How: [benchmarks/README.md](../benchmarks/README.md).",
+        "Written by `make bench`, which measures this project, its peers and the bare floor in turns. The raw "
+        "figures are in [results.json](benchmarks/results.json); how it is done is told in "
+        "[benchmarks/README.md](../benchmarks/README.md).",
         "",
     ]
+    when: dict[str, list[str]] = {}
     for run in results["runs"]:
-        about, server = run["machine"], run["server"]
-        packages = ", ".join(f"{name} {version}" for name, version in about["packages"].items())
-        lines += [
-            f"- {run['began']}: {about['processor']}, {about['cores']} cores, {about['memory_gib']} GiB, "
-            f"{about['system']}; Python {about['python']}, {server['kind']} {server['version']} without "
-            f"persistence, on loopback; {packages}; commit {about['commit'] or 'unknown'}; {run['rounds']} rounds"
-            + (f", scale {run['scale']:g}" if run["scale"] != 1 else "")
-        ]
+        when.setdefault(_where(run), []).append(run["began"])
+    for place, times in when.items():
+        lines.append(f"- {times[0]}" + (f" to {times[-1]}" if len(times) > 1 else "") + f": {place}")
     if len(results["runs"]) > 1:
         lines += ["", "Measured in several runs: compare figures of different runs with care."]
     return "\n".join(lines) + "\n"
+
+
+def _where(run: dict[str, Any]) -> str:
+    """What the figures of a run depend on."""
+    about, server = run["machine"], run["server"]
+    parts = [
+        f"{about['processor']}, {about['cores']} cores, {about['memory_gib']} GiB, {about['system']}",
+        f"Python {about['python']}",
+        f"{server['kind']} {server['version']} without persistence, on loopback",
+        ", ".join(f"{name} {version}" for name, version in about["packages"].items()),
+        f"commit {about['commit'] or 'unknown'}",
+        f"rounds: {run['rounds']}",
+    ]
+    return "; ".join(parts) + (f", scale {run['scale']:g}" if run["scale"] != 1 else "")
 
 
 # Charts.

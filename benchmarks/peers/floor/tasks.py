@@ -22,7 +22,7 @@ def enqueue_many(kind, numbers):
         rows = zip(ids, numbers, strict=True)
         packed = [pack(("HSET", "task-" + i, "task", kind, "data", f'{{"number":{n}}}')) for i, n in rows]
     packed.append(pack(("LPUSH", "new-task", *ids)))
-    connection.send_packed_command(b"".join(packed))
+    connection.send_packed_command([b"".join(packed)])
     for _ in packed:
         connection.read_response()
 

@@ -7,7 +7,6 @@ import json
 import os
 
 import gevent
-import redis
 from marks import marks
 
 URL, SCENARIO = os.environ["BENCH_URL"], os.environ["BENCH_SCENARIO"]
@@ -44,7 +43,7 @@ class Waiting(floor.Floor):
 
 def wait():
     """Serve for ever."""
-    client = redis.Redis.from_url(URL)
+    client = floor.connect(URL)
     for move in floor.MOVES:
         client.script_load(floor.script(move).source)
     Waiting([floor.Link(client) for _ in range(2)], floor.BATCH).drain()
@@ -53,7 +52,7 @@ def wait():
 def drain():
     """Drain what is queued, check it, and stay until somebody ends this process."""
     floor.noop = noop
-    client = redis.Redis.from_url(URL)
+    client = floor.connect(URL)
     floor.measure(URL, client.llen("new-task"), floor.BATCH)
     gevent.sleep(3600)
 
