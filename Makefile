@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 MINUTES ?= 60
 
-.PHONY: demo test lint types contracts check detection bench-floor bench-drain bench-durable chaos soak clean
+.PHONY: demo test lint types contracts check detection bench bench-quick bench-floor bench-drain bench-durable chaos soak clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/pytask demo $(ARGS)
@@ -30,14 +30,20 @@ check: lint types contracts test
 detection: $(VENV)/.installed-dev
 	@PYTASK_TEST_DETECTIONS=50 $(BIN)/python -m pytest -s tests/test_detection.py $(ARGS)
 
+bench: $(VENV)/.installed-dev
+	@$(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-quick: $(VENV)/.installed-dev
+	@$(BIN)/python benchmarks/quick.py $(ARGS)
+
 bench-floor: $(VENV)/.installed-dev
-	@$(BIN)/python benchmarks/floor.py
+	@$(BIN)/python benchmarks/floor.py $(ARGS)
 
 bench-durable: $(VENV)/.installed-dev
 	@$(BIN)/python benchmarks/durable.py
 
 bench-drain: $(VENV)/.installed-dev
-	@$(BIN)/python benchmarks/drain.py
+	@$(BIN)/python benchmarks/drain.py $(ARGS)
 
 chaos: $(VENV)/.installed-dev
 	@cd tests && ../$(BIN)/python -m chaos $(ARGS)
@@ -63,4 +69,4 @@ $(VENV)/.installed-dev: $(VENV)/bin/python setup.cfg
 	@touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .bench build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -349,7 +349,7 @@ def save_json(path: Path, content: Any) -> None:
     """Write at once or not at all: a benchmark that is interrupted leaves what it had."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".new")
-    temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
     temporary.replace(path)
 
 
