@@ -5,7 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 MINUTES ?= 60
 
-.PHONY: demo test lint types contracts check detection bench bench-quick bench-floor bench-drain bench-durable chaos soak clean
+.PHONY: demo test lint types contracts check detection bench bench-quick bench-scale bench-floor bench-drain \
+  bench-durable chaos soak clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/pytask demo $(ARGS)
@@ -41,6 +42,9 @@ bench-floor: $(VENV)/.installed-dev
 
 bench-durable: $(VENV)/.installed-dev
 	@$(BIN)/python benchmarks/durable.py
+
+bench-scale: $(VENV)/.installed-dev
+	@cd benchmarks && ../$(BIN)/python -m scale $(ARGS)
 
 bench-drain: $(VENV)/.installed-dev
 	@$(BIN)/python benchmarks/drain.py $(ARGS)
