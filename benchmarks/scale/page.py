@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from scale import durability, flat, io_bound, memory, options, words
+from scale import durability, flat, io_bound, memory, options, paper, words
+from scale.figures import Figures, Part, table, verdict, wrapped
 from scale.plot import chart
 
 FLAT = 1.15  # how much more than the smallest a larger one may cost
-Figures = Mapping[str, Any]
 
 
 def in_short(part: str, figures: Figures) -> str:
@@ -23,45 +22,6 @@ def in_short(part: str, figures: Figures) -> str:
     if part == "durable":
         return f"{figures['rate']:,.0f}/s, one made in {figures['one_ms']:.2f} ms"
     return f"{figures['cpu_us']:6.1f} us a task, {figures['rate']:8,.0f}/s"
-
-
-class Part:
-    """The rounds of one part, by label."""
-
-    def __init__(self, results: Figures, name: str) -> None:
-        self.name = name
-        content = results["parts"].get(name, {})
-        self.rounds = [
-            {label: row for label, row in one.items() if "error" not in row} for one in content.get("rounds", ())
-        ]
-        self.labels = list(dict.fromkeys(label for one in self.rounds for label in one))
-        self.about = {key: content.get(key, "") for key in ("measured", "server", "commit")}
-
-    def median(self, label: str, figure: str) -> float:
-        """The middle one of all rounds."""
-        return statistics.median(one[label][figure] for one in self.rounds if label in one)
-
-    def ratio(self, label: str, figure: str, to: str | None = None) -> float:
-        """The middle one of the rounds' ratios to another label (the first): each within its own round."""
-        base = to or self.labels[0]
-        return statistics.median(
-            one[label][figure] / one[base][figure] for one in self.rounds if label in one and base in one
-        )
-
-    def column(self, figure: str) -> list[float]:
-        """The medians of all labels."""
-        return [self.median(label, figure) for label in self.labels]
-
-
-def verdict(holds: bool) -> str:
-    """For people."""
-    return "yes" if holds else "no"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown; all but the first column are numbers."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def number(text: str) -> str:
@@ -183,7 +143,7 @@ WITH_IDLE = ("running", "nodes")
 def section(results: Figures, name: str, plots: Path) -> str:
     """One section of the page, with its plot written where it has one."""
     part = Part(results, name)
-    lines = [f"## {words.TITLES[name]}", "", words.TEXTS[name].strip(), ""]
+    lines = [f"## {words.TITLES[name]}", "", wrapped(words.TEXTS[name]), ""]
     if not part.labels:
         return "\n".join([*lines, "Not measured yet.", ""])
     lines += [SECTIONS[name](part), ""]
@@ -206,7 +166,7 @@ def write(results: Figures, docs: Path) -> None:
     """The page and its plots."""
     plots = docs / "plots"
     machine = results.get("machine", {})
-    parts = [words.HEAD.strip(), "", words.machine(machine), ""]
+    parts = [wrapped(words.HEAD), "", wrapped(words.machine(machine)), ""]
     parts += [section(results, name, plots) for name in SECTIONS]
-    parts += [words.ON_PAPER.strip(), ""]
+    parts += [paper.section(Part(results, "cluster"), Part(results, "nodes")), ""]
     (docs / "scale.md").write_text("\n".join(parts))

@@ -67,12 +67,6 @@ made one at a time.
 """,
 }
 
-ON_PAPER = """
-## On paper: from here to a thousand nodes
-
-Not written yet.
-"""
-
 
 def machine(about: Mapping[str, Any]) -> str:
     """Where it was measured."""
