@@ -99,6 +99,8 @@ class Exchange:
     def read(self) -> list[Reply]:
         """Every command's reply or error. Never raises RedisError."""
         replies = self._read_all()
+        if self._words is self.commands:
+            return replies
         loaded, replies = replies[: len(self._loads)], replies[len(self._loads) :]
         for refused in (reply for reply in loaded if isinstance(reply, exceptions.NoPermissionError)):
             replies = [refused if isinstance(reply, exceptions.NoScriptError) else reply for reply in replies]
