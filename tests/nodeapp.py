@@ -408,6 +408,7 @@ class Clog(Task):
     NAME = "clog"
 
     def start(self):
+        gc.unfreeze()  # a node freezes what stands at its start, which is not among the objects then
         intake = next(thing for thing in gc.get_objects() if isinstance(thing, Intake))
         redis, claims = self.redis, intake.waiting
 
