@@ -20,7 +20,7 @@ import redis
 
 SECONDS = 40.0  # the rarest command comes every 30
 SETTLE = 12.0  # seconds until starts, first beats and first looks are over
-ROWS = {"1 queue": (1, 1), "8 queues": (1, 8), "-p 2, 1 queue": (2, 1)}  # nodes, queues
+ROWS = {"1 queue": (1, 1), "8 queues": (1, 8), "-p 2": (2, 1)}  # nodes, queues
 
 
 def calls(client: redis.Redis) -> int:
