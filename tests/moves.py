@@ -8,7 +8,7 @@ from typing import Any
 
 from pytask.keys import QueueKeys
 from pytask.store.addresses import resolve_target
-from pytask.store.claims import Claim, Claims, Release
+from pytask.store.claims import Claim, Claims
 from pytask.store.membership import Membership
 from pytask.store.records import Records
 from pytask.store.store import Store
@@ -43,7 +43,7 @@ class Queue:
         return self.redis.lrange(self.keys.key, 0, -1)[::-1]
 
     def release(self, claim: Claim, mode: str = "none", state: bytes = b"", node: bytes = A) -> None:
-        self.claims.release(node, [Release(claim.id, claim.fence, mode, state)])
+        self.claims.release(node, [(claim.id, claim.fence, mode, state)])
 
     def state(self) -> dict[bytes, Any]:
         """Everything that is stored, to see that nothing changes."""

@@ -8,7 +8,7 @@ import pytest
 from moves import MAIL, A, B, Q, Queue, Task
 
 from pytask.errors import NodeGone, StoreRefused
-from pytask.store.claims import Claim, Release
+from pytask.store.claims import Claim
 from pytask.store.scripts import script, script_names
 
 
@@ -202,8 +202,8 @@ def test_one_call_releases_many_in_many_ways(queue):
     queue.push(*"abcdef")
     claims = queue.take()
     modes = {b"a": ("end", b"SUCCESS"), b"b": ("end", b"ERROR"), b"c": ("end", b"SUCCESS"), b"d": ("head", b"")}
-    rows = [Release(i, claims[i].fence, *modes.get(i, ("dead", b""))) for i in sorted(claims)]
-    queue.claims.release(A, [*rows, Release(b"g", b"1", "head", b"")])
+    rows = [(i, claims[i].fence, *modes.get(i, ("dead", b""))) for i in sorted(claims)]
+    queue.claims.release(A, [*rows, (b"g", b"1", "head", b"")])
     assert queue.redis.hgetall(queue.keys.counts) == {b"SUCCESS": b"2", b"ERROR": b"1"}
     assert set(queue.redis.lrange(queue.keys.dead, 0, -1)) == {b"e", b"f"}
     assert queue.waiting() == [b"d"]

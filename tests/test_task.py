@@ -186,13 +186,13 @@ def test_what_start_returned_is_the_output_and_the_data_of_the_event(value):
     made = outcome.success(value, 1000)
     assert made.state == states.SUCCESS
     assert json.loads(made.output) == value
-    assert json.loads(made.event()) == {"event": "success", "data": value}
+    assert json.loads(made.event) == {"event": "success", "data": value}
     assert made.error is None
 
 
 def test_a_task_that_returns_nothing_has_null_as_its_output():
     assert outcome.success(None, 1000) == outcome.DONE
-    assert json.loads(outcome.DONE.event()) == {"event": "success", "data": None}
+    assert json.loads(outcome.DONE.event) == {"event": "success", "data": None}
 
 
 @pytest.mark.parametrize("value", [object(), float("nan"), "\ud800", b"x", "x" * 1001])
@@ -230,7 +230,7 @@ def test_a_task_error_ends_as_error_with_its_message(kind):
     made = outcome.judge(_raised(kind("no ü luck")))
     assert made.state == states.ERROR
     assert made.output.decode() == "no ü luck"
-    assert json.loads(made.event()) == {"event": "error", "data": "no ü luck"}
+    assert json.loads(made.event) == {"event": "error", "data": "no ü luck"}
 
 
 def test_an_error_without_words_is_named():
@@ -246,7 +246,7 @@ def test_any_other_exception_ends_with_the_traceback_from_the_tasks_code_on():
     assert text.endswith("\nValueError: boom")
     assert "in task_start" in text
     assert "runner.py" not in text
-    assert json.loads(made.event()) == {"event": "exception", "data": text}
+    assert json.loads(made.event) == {"event": "exception", "data": text}
     assert isinstance(made.error, ValueError)
 
 
@@ -294,7 +294,7 @@ def test_any_message_can_be_written(message):
     for error in (Task.Error(message), _raised(ValueError(message))):
         made = outcome.judge(error)
         made.output.decode()
-        assert json.loads(made.event())["data"] == made.output.decode()
+        assert json.loads(made.event)["data"] == made.output.decode()
 
 
 def test_a_long_text_keeps_its_head_and_its_tail():

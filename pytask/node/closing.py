@@ -16,12 +16,12 @@ from pytask.keys import QueueKeys
 from pytask.node.outbox import MOST_ROWS, Outbox, Row
 from pytask.node.run import RELEASE, TAIL, Run
 from pytask.node.state import NodeState
-from pytask.store.claims import Release
 
 log = logging.getLogger("pytask.node")
 
 END_TASK_CAP = 100_000
 ENDED = frozenset(state.encode() for state in states.ENDED)
+ENDS = {state: ("end", state) for state in ENDED}
 PARKED = frozenset(state.encode() for state in states.PARKED)
 STOPPED = states.STOPPED.encode()
 
@@ -68,7 +68,7 @@ class Closing(Outbox):
         """The record says how the run ended: do what follows."""
         run.phase = TAIL
         if state in ENDED:
-            self.add(self._ended if run.cleanup else self._releases, run, ("end", state))
+            self.add(self._ended if run.cleanup else self._releases, run, ENDS[state])
         elif state == STOPPED:
             self.release(run, "end", state)
         elif state in PARKED:
@@ -91,8 +91,9 @@ class Closing(Outbox):
             log.error("end-task cannot be used, ended records expire untold: %s", wire.shown(str(error), 200))
             self._let_expire(ids)
         points.reach("after-end-task")
-        for run, (mode, state) in rows:
-            self.release(run, mode, state)
+        for run, _ in rows:
+            run.phase = RELEASE
+        self.add_all(self._releases, rows)
         if length > END_TASK_CAP:
             with contextlib.suppress(StoreUnavailable):  # what was pushed must not be pushed again
                 self._relieve(length)
@@ -139,19 +140,24 @@ class Closing(Outbox):
         self.on_parked(queue.name)
 
     def _send_releases(self, queue: QueueKeys, node: bytes, rows: list[Row]) -> None:
-        once: dict[bytes, Row] = {}
-        later = []
-        for row in rows:
-            if once.setdefault(row[0].id, row) is not row:
-                later.append(row)
-        releases = [Release(run.id, run.fence, mode, state) for run, (mode, state) in once.values()]
+        rows, later = _once_each(rows)
+        releases = [(run.id, run.fence, mode, state) for run, (mode, state) in rows]
         points.reach("before-release")
         self.store.claims(queue.name).release(node, releases)
         points.reach("after-release")
-        self._forget(once.values())
+        self._forget(rows)
         if later:
             self._send_releases(queue, node, later)
 
     def _forget(self, rows: Iterable[Row]) -> None:
         for run, _ in rows:
             self.state.registry.remove(run)
+
+
+def _once_each(rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    """The first row of each id, and the others: one call must not hold an id twice."""
+    if len({run.id for run, _ in rows}) == len(rows):
+        return rows, []
+    first: dict[bytes, Row] = {}
+    later = [row for row in rows if first.setdefault(row[0].id, row) is not row]
+    return list(first.values()), later

@@ -74,6 +74,12 @@ class Outbox(Service):
     def add(self, box: Box, run: Run, what: Any) -> None:
         """Put a row in a box."""
         box.append((run, what))
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def add_all(self, box: Box, rows: list[Row]) -> None:
+        """Put rows in a box."""
+        box += rows
         self._wake.set()
 
     def run(self) -> None:

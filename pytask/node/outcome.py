@@ -28,30 +28,31 @@ EVENT_HEADS = {state: wire.encode_event(state.lower(), b"")[:-1] for state in st
 
 
 class Outcome(NamedTuple):
-    """The state to write, the output as it goes into the record, and as JSON for the event."""
+    """The state to write, the output as it goes into the record, and the event that tells of it."""
 
     state: str
     output: bytes
-    data: bytes
+    event: bytes
     error: BaseException | None = None
 
     @property
     def size(self) -> int:
-        """Bytes that it takes to tell of it, about."""
-        return len(self.output) + len(self.data)
-
-    def event(self) -> bytes:
-        """The event that tells of it."""
-        return EVENT_HEADS[self.state] + self.data + b"}"
+        """Bytes that it takes to tell of it."""
+        return len(self.output) + len(self.event)
 
 
-DONE = Outcome(states.SUCCESS, b"null", b"null")
-PUT_BACK = Outcome(states.WAIT, b"", b"null")
-STOPPED = Outcome(states.STOPPED, b"", b"null")
+def make_outcome(state: str, output: bytes, data: bytes, error: BaseException | None = None) -> Outcome:
+    """An outcome whose event carries `data`, which is JSON already."""
+    return Outcome(state, output, EVENT_HEADS[state] + data + b"}", error)
+
+
+DONE = make_outcome(states.SUCCESS, b"null", b"null")
+PUT_BACK = make_outcome(states.WAIT, b"", b"null")
+STOPPED = make_outcome(states.STOPPED, b"", b"null")
 
 
 CUT_SHORT_TEXT = "its node ended while it ran, and it may start only once (rescheduling is false)"
-CUT_SHORT = Outcome(states.LOST, CUT_SHORT_TEXT.encode(), wire.encode_json(CUT_SHORT_TEXT))
+CUT_SHORT = make_outcome(states.LOST, CUT_SHORT_TEXT.encode(), wire.encode_json(CUT_SHORT_TEXT))
 
 
 def success(value: Any, limit: int) -> Outcome:
@@ -62,7 +63,7 @@ def success(value: Any, limit: int) -> Outcome:
         encoded = wire.encode_json(value, limit)
     except wire.WireError as error:
         raise wire.WireError(f"what start() returned {error}") from error
-    return Outcome(states.SUCCESS, encoded, encoded)
+    return make_outcome(states.SUCCESS, encoded, encoded)
 
 
 def judge(error: BaseException) -> Outcome:
@@ -75,7 +76,7 @@ def judge(error: BaseException) -> Outcome:
 def failure(state: str, text: str, error: BaseException | None = None) -> Outcome:
     """An end whose output is words."""
     text = shortened(text).encode("utf-8", "backslashreplace").decode()
-    return Outcome(state, text.encode(), wire.encode_json(text), error)
+    return make_outcome(state, text.encode(), wire.encode_json(text), error)
 
 
 def text_of(error: BaseException) -> str:

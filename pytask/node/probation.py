@@ -195,7 +195,7 @@ class Probation(Service):
         if claim is None:
             self.state.registry.remove(run)
             return False
-        run.claim = claim
+        run.renew(claim)
         return True
 
 

@@ -8,7 +8,7 @@ run at once, and events, at most MOST_EVENTS of MOST_EVENT_BYTES together.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 
 from gevent.event import Event
@@ -73,7 +73,7 @@ class Report(Outbox):
                 self.on_stop(run)
 
     def _send_finishes(self, queue: QueueKeys, node: bytes, rows: list[Row]) -> None:
-        six = [(run.id, run.fence, o.state.encode(), o.output, b"", o.event()) for run, o in rows]
+        six = [(run.id, run.fence, o.state, o.output, b"", o.event) for run, o in rows]
         points.reach("before-finish")
         answers = self.state.store.records.finish(node, queue.key, six)
         points.reach("after-finish")
@@ -94,7 +94,7 @@ class Report(Outbox):
             else:
                 self._follow(run, answer)
 
-    def _follow(self, run: Run, answer: list[bytes]) -> None:
+    def _follow(self, run: Run, answer: Sequence[bytes]) -> None:
         """What follows from the answer of finish: [verdict, state, due]."""
         if answer[0] in (b"gone", b"fenced"):
             self.closing.release(run, "none")

@@ -24,15 +24,17 @@ class Run:
     """One claim. `wish` is what shall become of the run when its greenlet ends: see `stopper`."""
 
     __slots__ = (
-        "attempt", "claim", "cleanup", "data", "deliveries", "greenlet", "id", "name", "node", "once", "phase",
-        "queue", "size", "stop_wanted", "stopping", "suspect", "takes_place", "task", "wish",
+        "attempt", "claim", "cleanup", "data", "deliveries", "fence", "greenlet", "id", "key", "name", "node",
+        "once", "phase", "queue", "size", "stop_wanted", "stopping", "suspect", "takes_place", "task", "wish",
     )  # fmt: skip
 
     def __init__(self, queue: QueueKeys, node: bytes, claim: Claim) -> None:
         self.queue = queue
         self.node = node
         self.id = claim.id
+        self.key = (queue.name, claim.id)  # its place in the registry
         self.claim = claim
+        self.fence = claim.fence
         self.phase = BEGIN
         self.takes_place = False
         self.task: Any = None
@@ -49,15 +51,9 @@ class Run:
         self.once = False  # it may not start a second time
         self.cleanup = True
 
-    @property
-    def key(self) -> tuple[str, bytes]:
-        """Its place in the registry."""
-        return self.queue.name, self.id
-
-    @property
-    def fence(self) -> bytes:
-        """The fence of the claim."""
-        return self.claim.fence
+    def renew(self, claim: Claim) -> None:
+        """The claim has a new fence."""
+        self.claim, self.fence = claim, claim.fence
 
 
 class Registry:
@@ -75,8 +71,8 @@ class Registry:
         self.room.set()
         self.empty = Event()
         self.empty.set()
-        self._done: dict[tuple[str, bytes], int] = {}
-        self._done_before: dict[tuple[str, bytes], int] = {}
+        self._done: dict[tuple[str, bytes], bytes] = {}  # the highest fence of each id that is finished with
+        self._done_before: dict[tuple[str, bytes], bytes] = {}
         self.adopting = 0  # adoptions under way; finished fences are kept meanwhile
 
     def __len__(self) -> int:
@@ -85,7 +81,8 @@ class Registry:
     @property
     def free(self) -> int:
         """How many more tasks may be claimed."""
-        return max(min(self.capacity - self.taken, 2 * self.capacity - len(self.runs)), 0)
+        places, untold = self.capacity - self.taken, 2 * self.capacity - len(self.runs)
+        return max(places if places < untold else untold, 0)
 
     def add(self, run: Run) -> None:
         """Register a run; one of the same key is replaced."""
@@ -93,7 +90,8 @@ class Registry:
         if old is not None:
             self.vacate(old)
         self.runs[run.key] = run
-        self.empty.clear()
+        if self.empty.is_set():
+            self.empty.clear()
         self._occupy(run)
 
     def _occupy(self, run: Run) -> None:
@@ -108,8 +106,11 @@ class Registry:
         if run.takes_place:
             run.takes_place = False
             self.taken -= 1
-            if self.free:
-                self.room.set()
+            self._show_room()
+
+    def _show_room(self) -> None:
+        if not self.room.is_set() and self.free:
+            self.room.set()
 
     def set_aside(self, run: Run) -> None:
         """The run waits for a server that is away: another one may have its place."""
@@ -122,12 +123,12 @@ class Registry:
 
     def remove(self, run: Run) -> None:
         """The run's claim was given up, or is no longer ours."""
-        key = run.key
-        fence = int(run.fence)
-        if self._done.get(key, 0) < fence:
-            self._done[key] = fence
-        if len(self._done) > REMEMBER and not self.adopting:
-            self._done_before, self._done = self._done, {}
+        done = self._done
+        known = done.get(run.key)
+        if known is None or int(known) < int(run.fence):
+            done[run.key] = run.fence
+            if len(done) > REMEMBER and not self.adopting:
+                self._done_before, self._done = done, {}
         self.forget(run)
 
     def forget(self, run: Run) -> None:
@@ -135,8 +136,7 @@ class Registry:
         self.vacate(run)
         if self.runs.get(run.key) is run:
             del self.runs[run.key]
-            if self.free:
-                self.room.set()
+            self._show_room()
             if not self.runs:
                 self.empty.set()
 
@@ -155,4 +155,4 @@ class Registry:
     def highest_done(self, queue: str, task_id: bytes) -> int:
         """The highest fence of this id that this node has finished with; 0 for none."""
         key = (queue, task_id)
-        return max(self._done.get(key, 0), self._done_before.get(key, 0))
+        return max(int(self._done.get(key, 0)), int(self._done_before.get(key, 0)))

@@ -28,14 +28,11 @@ log = logging.getLogger("pytask.task")
 class RunContext:
     """What a running task reaches of its node."""
 
-    __slots__ = ("_helpers", "_redis", "_report", "_run", "max_data")
+    __slots__ = ("_run", "_runner")
 
-    def __init__(self, run: Run, report: Report, redis: Any, helpers: Any, max_data: int) -> None:
+    def __init__(self, run: Run, runner: Runner) -> None:
         self._run = run
-        self._report = report
-        self._redis = redis
-        self._helpers = helpers
-        self.max_data = max_data
+        self._runner = runner
 
     @property
     def id(self) -> str:
@@ -60,18 +57,19 @@ class RunContext:
     @property
     def redis(self) -> Any:
         """The client that the tasks of the node share."""
-        return self._redis()
+        return self._runner.redis()
 
     @property
     def helpers(self) -> Any:
         """The app's helpers."""
-        return self._helpers
+        return self._runner.helpers
 
     def emit(self, event: str, data: Any) -> None:
         """Queue an event behind those sent before."""
         if event.upper() in states.MOVES:
             raise wire.WireError(f"the event name {event!r} belongs to pytask")
-        self._report.emit(self._run, wire.encode_event(event, wire.encode_json(data, self.max_data)))
+        encoded = wire.encode_json(data, self._runner.max_data)
+        self._runner.report.emit(self._run, wire.encode_event(event, encoded))
 
 
 class Runner:
@@ -86,6 +84,7 @@ class Runner:
         self.redis = redis
         self.helpers = helpers
         self.on_suspect_end: Callable[[], None] = lambda: None
+        self.max_data = state.settings.max_data
 
     def launch(self, run: Run) -> None:
         """Start the run's greenlet."""
@@ -126,11 +125,10 @@ class Runner:
         return task_class
 
     def _read(self, run: Run) -> dict[str, Any]:
-        limit = self.state.settings.max_data
-        if run.size > limit:
-            raise BadInput(f"the field 'data' has {run.size} bytes; the limit (max_data) is {limit}")
         if run.size == 0 or run.data == b"{}":
             return {}
+        if run.size > self.max_data:
+            raise BadInput(f"the field 'data' has {run.size} bytes; the limit (max_data) is {self.max_data}")
         assert run.data is not None
         try:
             return wire.decode_object(run.data)
@@ -140,15 +138,14 @@ class Runner:
             run.data = None  # a task that runs for days need not hold it twice
 
     def _call(self, run: Run, task_class: type[Task], data: dict[str, Any]) -> Outcome:
-        max_data = self.state.settings.max_data
         task = task_class.__new__(task_class)
-        task._context = RunContext(run, self.report, self.redis, self.helpers, max_data)
+        task._context = RunContext(run, self)
         try:
             task.__init__(**data)  # type: ignore[misc]  # so that __init__ finds id and emit
         except TypeError as error:
             raise _wrong_arguments(task_class, data) or error from error
         run.task = task
-        return outcomes.success(task.start(), max_data)
+        return outcomes.success(task.start(), self.max_data)
 
     def _give_to_others(self, run: Run) -> None:
         run.phase = FINISH

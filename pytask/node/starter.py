@@ -237,5 +237,5 @@ class Starter:
         if claim is None:
             self.state.registry.remove(run)
         else:
-            run.claim = claim
+            run.renew(claim)
             self.begin(run.queue, run.node, [run])

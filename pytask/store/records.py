@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pytask import states
 from pytask.errors import StoreUnavailable
 from pytask.keys import Keys
 from pytask.store.client import Client, as_dict
+
+# What `finish` means where it answers `ok` alone: the state is the one that was given.
+WRITTEN = {state: (b"ok", state.encode(), b"") for state in states.MOVES}
 
 
 class Records:
@@ -38,19 +42,21 @@ class Records:
         for _, fence, lost, early in claims:
             args += (fence, lost, early)
         shared = (node, queue, self.keys.queue().key, max_deliveries, max_data, wish, once)
-        return self.client.call_each("begin", [task(row[0]) for row in claims], shared, args, 3, partial=True)
+        answers = self.client.call_each("begin", [task(row[0]) for row in claims], shared, args, 3, partial=True)
+        return [spelt_out(answer) for answer in answers]
 
     def finish(
-        self, node: bytes, queue: bytes, rows: Sequence[tuple[bytes, bytes, bytes, bytes, bytes, bytes]]
-    ) -> list[list[bytes]]:
-        """Write outcomes (id, fence, state, output, due, event): [verdict, state, due] each."""
+        self, node: bytes, queue: bytes, rows: Sequence[tuple[bytes, bytes, str, bytes, bytes, bytes]]
+    ) -> list[Sequence[bytes]]:
+        """Write outcomes (id, fence, state, output, due, event): verdict, state and due each."""
         task = self.keys.task
         args: list[Any] = []
-        for row in rows:
-            args += row[1:]
-        return self.client.call_each(
+        for _, *five in rows:
+            args += five
+        answers = self.client.call_each(
             "finish", [task(row[0]) for row in rows], (node, queue), args, 5, partial=True
         )
+        return [WRITTEN[row[2]] if answer == b"ok" else answer for row, answer in zip(rows, answers, strict=True)]
 
     def unknown(
         self, node: bytes, queue: bytes, wait: float, rows: Sequence[tuple[bytes, bytes, bytes]]
@@ -135,3 +141,10 @@ class Records:
     def remove(self, task_id: bytes) -> bool:
         """Remove a record; False where there was none."""
         return bool(self.client.execute("DEL", self.keys.task(task_id)))
+
+
+def spelt_out(answer: Any) -> Any:
+    """An answer of `begin`, with all that stands in one of `run` where the script left out what is 0 or absent."""
+    if answer.__class__ is list and len(answer) == 3 and answer[0] == b"run":
+        answer += (len(answer[2]), 1, 0, b"", 0, 0)
+    return answer

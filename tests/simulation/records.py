@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pytask import states
+from pytask.store.records import WRITTEN, spelt_out
 from simulation.machines import Outside
 from simulation.network import Machine
 from simulation.server import QUEUE_SLOTS, slot_of
@@ -45,8 +47,8 @@ class RecordWatch:
     def _begin(self, machine: Machine, keys: Words, args: Words, evaluate: Evaluate) -> Any:
         before = [self.peek(key) for key in keys]
         replies = evaluate()
-        for i, (key, record, reply) in enumerate(zip(keys, before, replies, strict=True)):
-            fence = args[3 * (i - len(keys))]
+        for i, (key, record, answer) in enumerate(zip(keys, before, replies, strict=True)):
+            reply, fence = spelt_out([*answer]), args[3 * (i - len(keys))]
             if record.fence == fence:
                 if reply[0] == b"run" and record.closed == fence:
                     self.fail("an ended task runs again", f"{key[5:].decode()}: its fence is closed")
@@ -112,13 +114,14 @@ class RecordWatch:
     def _finish(self, machine: Machine, keys: Words, args: Words, evaluate: Evaluate) -> Any:
         before = [self.peek(key) for key in keys]
         replies = evaluate()
-        for i, (key, record, reply) in enumerate(zip(keys, before, replies, strict=True)):
+        for i, (key, record, answer) in enumerate(zip(keys, before, replies, strict=True)):
+            a = 5 * (i - len(keys))
+            reply = WRITTEN[args[a + 1].decode()] if answer == b"ok" else answer
             if reply[0] in (b"ok", b"restarted"):
-                a = 5 * (i - len(keys))
                 self._check_finish(key[5:], int(args[a]), args[a + 1], record, reply)
         return replies
 
-    def _check_finish(self, task_id: bytes, fence: int, wish: bytes, before: Record, reply: list[Any]) -> None:
+    def _check_finish(self, task_id: bytes, fence: int, wish: bytes, before: Record, reply: Sequence[Any]) -> None:
         story, name, state = self.story(task_id), task_id.decode(), reply[1]
         if fence < story.began:
             self.fail("a stale finish was accepted", f"{name}: {fence}, but {story.began} began")

@@ -6,7 +6,7 @@ from typing import Any
 
 from pytask import Task, states
 from pytask.node import outcome as outcomes
-from pytask.node.outcome import Outcome
+from pytask.node.outcome import Outcome, make_outcome
 from simulation.hub import current_hub
 from simulation.stand_ins import sleep
 
@@ -88,7 +88,7 @@ def install_retries() -> None:
     judge = outcomes.judge
 
     def judged(error: BaseException) -> Outcome:
-        return Outcome(states.RETRY, b"", b"null") if isinstance(error, Retry) else judge(error)
+        return make_outcome(states.RETRY, b"", b"null") if isinstance(error, Retry) else judge(error)
 
     outcomes.judge = judged
 

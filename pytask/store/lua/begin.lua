@@ -8,7 +8,8 @@
 --   {'elsewhere', key of the other queue}
 --   {'probation', suspect, now}: it may start when the node has room for one like it
 --   {'run', task, data, bytes of data, attempt, deliveries, cleanup, suspect, once}; data is false where it is absent or
---     too large; once is 1 where it may start only once
+--     too large; once is 1 where it may start only once. {'run', task, data} is the first start of a task of which
+--     all else is 0 or absent
 -- A second run with the same fence answers `run`, `probation` or `tail` again and changes nothing.
 local node, queue, first, limit, most = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local wish = ARGV[6]
@@ -54,6 +55,9 @@ end
 
 local function run(h, size, attempt, deliveries, suspect, once)
   local data = size <= most and h[15] or false
+  if attempt == 1 and data and h[12] and deliveries == 0 and suspect == 0 and not once and not h[13] then
+    return {'run', #h[12] <= 256 and h[12] or string.sub(h[12], 1, 256), data}
+  end
   return {'run', h[12] and string.sub(h[12], 1, 256) or false, data, size, attempt, deliveries, h[13] or '',
     suspect, once and 1 or 0}
 end
@@ -109,10 +113,11 @@ local function begin(key, fence, lost, early)
   if new == 'STOPPED' or new == 'EXPIRED' then suspect = before elseif died then deliveries = deliveries + 1 end
   if new == 'RUNNING' and not died then attempt = attempt + 1 end
   if new == 'WAIT' and died then attempt = math.max(attempt - 1, 0) end -- it was neither ended by itself nor goes on
-  redis.call('HSET', key, 'state', new, 'fence', fence, 'node', node, 'at', queue, 'due_used', '1',
-    'last_update', now, 'deliveries', TEXT[deliveries] or deliveries, 'created', h[14] or now,
-    'attempt', TEXT[attempt] or attempt,
+  redis.call('HSET', key, 'state', new, 'fence', fence, 'node', node, 'at', queue, 'last_update', now,
+    'created', h[14] or now, 'attempt', TEXT[attempt] or attempt,
     new == 'RUNNING' and 'started' or 'closed', new == 'RUNNING' and now or fence)
+  if h[8] and not h[9] then redis.call('HSET', key, 'due_used', '1') end
+  if h[7] or deliveries > 0 then redis.call('HSET', key, 'deliveries', deliveries) end
   if suspect ~= before then redis.call('HSET', key, 'suspect', suspect) end
   if new == 'WAIT' then
     redis.call('PERSIST', key)

@@ -1,7 +1,8 @@
 -- finish: write the outcome of a run into its record, once, and tell those who listen.
 -- KEYS  task, ...   (all in one slot on a cluster)
 -- ARGV  1 node, 2 key of the queue, then for each task: fence, state, output, due (of RETRY, else ''), event (JSON)
--- Returns for each: {'gone'} the record is no more; {'fenced'} a newer run owns it; {'ok' | 'again' | 'restarted', state, due}.
+-- Returns for each: {'gone'} the record is no more; {'fenced'} a newer run owns it; {'ok' | 'again' | 'restarted', state, due};
+-- 'ok' alone where the state is the one that was given and there is no due.
 -- A second run with the same fence answers `again` and changes nothing.
 local node, queue = ARGV[1], ARGV[2]
 local time = redis.call('TIME')
@@ -15,7 +16,8 @@ local function when(text)
   return string.format('%.6f', math.max(math.min(n, 1e12), 0))
 end
 
-local function finish(key, fence, state, output, due, event)
+local function finish(key, fence, given, output, due, event)
+  local state = given
   local h = redis.pcall('HMGET', key, 'state', 'fence', 'closed', 'node', 'control', 'at', 'unknown', 'suspect')
   if h.err or (not h[2] and redis.call('EXISTS', key) == 0) then return {'gone'} end
   if h[2] ~= fence or h[4] ~= node or h[6] ~= queue then return {'fenced'} end
@@ -31,7 +33,8 @@ local function finish(key, fence, state, output, due, event)
     return {'restarted', 'WAIT', ''}
   end
   if state == 'RETRY' then
-    redis.call('HSET', key, 'state', state, 'closed', fence, 'output', output, 'last_update', now, 'due', due)
+    redis.call('HSET', key, 'state', state, 'closed', fence, 'output', output, 'last_update', now, 'due', due,
+      'due_used', '1')
   elseif state == 'WAIT' then
     -- put back by its node: this start was ended neither by its own outcome nor by a death
     local attempt = redis.call('HGET', key, 'attempt')
@@ -44,7 +47,7 @@ local function finish(key, fence, state, output, due, event)
     if h[5] or h[7] then redis.call('HDEL', key, 'control', 'unknown') end
   end
   redis.call('PUBLISH', key, event)
-  return {'ok', state, due}
+  return state == given and due == '' and 'ok' or {'ok', state, due}
 end
 
 local out = {}

@@ -16,12 +16,13 @@ local now = redis.call('TIME')
 now = now[1] .. '.' .. string.format('%06d', now[2])
 for i, id in ipairs(ids) do
   local fence, mode, state = ARGV[4 * i + 1], ARGV[4 * i + 2], ARGV[4 * i + 3]
-  if mine[i] and string.match(mine[i], '^%d+') == fence then
+  if mine[i] and string.sub(mine[i], 1, #fence + 1) == fence .. ' ' then
     gone[#gone + 1] = id
     if owners[i] == node .. ' ' .. fence then
       -- what goes back unbegun still follows a dead node's claim: its record may lack its tail
-      local lost, how = string.match(mine[i], '^%d+ (%d) (%a+)')
-      if mode == 'head' and lost ~= '0' then
+      local lost, how = '0', nil
+      if mode == 'head' then lost, how = string.match(mine[i], '^%d+ (%d) (%a+)') end
+      if lost ~= '0' then
         marks[#marks + 1] = id
         marks[#marks + 1] = '-lost ' .. how .. (lost == '2' and ' young' or '')
       else owned[#owned + 1] = id end
