@@ -116,7 +116,7 @@ local function begin(key, fence, lost, early)
   redis.call('HSET', key, 'state', new, 'fence', fence, 'node', node, 'at', queue, 'last_update', now,
     'created', h[14] or now, 'attempt', TEXT[attempt] or attempt,
     new == 'RUNNING' and 'started' or 'closed', new == 'RUNNING' and now or fence)
-  if h[8] and not h[9] then redis.call('HSET', key, 'due_used', '1') end
+  if h[9] ~= '1' and (h[8] or h[9]) then redis.call('HSET', key, 'due_used', '1') end
   if h[7] or deliveries > 0 then redis.call('HSET', key, 'deliveries', deliveries) end
   if suspect ~= before then redis.call('HSET', key, 'suspect', suspect) end
   if new == 'WAIT' then
