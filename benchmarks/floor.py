@@ -235,7 +235,7 @@ class Floor:
         for _, fence in rows:
             args += (fence, SUCCESS, b"null", b"", EVENT)
         answers = self.reporter.call("finish", [KEYS.task(task_id) for task_id, _ in rows], args)
-        expect(all(answer[0] == b"ok" for answer in answers), answers)
+        expect(all(answer == b"ok" for answer in answers), answers)
 
     def _release(self, rows: list[Outcome]) -> None:
         args: list[Any] = [self.node, KEEP_ENDED, KEEP_DEAD]

@@ -98,7 +98,7 @@ class Registry:
         if not run.takes_place:
             run.takes_place = True
             self.taken += 1
-            if not self.free:
+            if self.taken >= self.capacity or len(self.runs) >= 2 * self.capacity:
                 self.room.clear()
 
     def vacate(self, run: Run) -> None:
