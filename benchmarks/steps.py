@@ -2,8 +2,8 @@
 
 A node drains no-op tasks that are already queued, with Monitor and Cleanup, on a server of this program's own. In
 the node a timer of the processor interrupts it a thousand times a second and notes which step is under way; the
-server notes how long the script of each batch took. The shares are exact to a few per cent; the sum of the node's is
-measured without the timer.
+server notes how long each script took. The shares are exact to a few per cent; the sum of the node is measured
+without the timer.
 
     .venv/bin/python benchmarks/steps.py [--server redis] [--tasks 60000] [--json]
 """
@@ -147,7 +147,7 @@ def server_steps(server: harness.Server, count: int) -> dict[str, float]:
 
 
 def traffic(server: harness.Server, count: int) -> dict[str, float]:
-    """What a drain sends a task: commands, commands with those inside of scripts, bytes to the server and from it."""
+    """What a drain sends a task: commands, with and without those inside of scripts, and bytes both ways."""
     with server.client() as client:
         seconds = drain(server, count, "plain")["seconds"]
         stats, commands = client.info("stats"), client.info("commandstats")

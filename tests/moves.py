@@ -120,8 +120,8 @@ class Task:
         return self.records.begin(node, queue, rows, limit, max_data, once, wish)[0]
 
     def finish(self, state, fence=20, node=A, queue=Q, output=b"out", due=b"", event=b'{"event":"e"}') -> Any:
-        row = (b"T", str(fence).encode(), state.encode(), output, due, event)
-        return self.records.finish(node, queue, [row])[0]
+        row = (b"T", str(fence).encode(), state, output, due, event)
+        return list(self.records.finish(node, queue, [row])[0])
 
     def __getitem__(self, field: str) -> str | None:
         return self.server.field("T", field)

@@ -368,7 +368,7 @@ def sent_by_outcomes() -> set[str]:
     return {
         first.attr.lower()
         for name, first in python_calls()
-        if name in ("Outcome", "failure") and isinstance(first, ast.Attribute) and first.attr in states.MOVES
+        if name in ("make_outcome", "failure") and isinstance(first, ast.Attribute) and first.attr in states.MOVES
     }
 
 

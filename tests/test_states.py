@@ -89,13 +89,33 @@ def test_a_record_without_a_task_is_no_missing_one(task):
     assert task.begin() == [b"run", None, b"{}", 2, 1, 0, b"", 0, 0]
 
 
+def test_the_answer_for_a_first_start_without_options_leaves_out_what_is_zero_or_absent(task):
+    task.has(data='{"a":1}')
+    (answer,) = task.records.client.call(
+        "begin", [task.records.keys.task(b"T")], [A, Q, Q, 5, 1000, "", "", 21, 0, 0]
+    )
+    assert answer == [b"run", b"noop", b'{"a":1}']
+    task.has(data='{"a":1}', suspect="1", attempt="1")
+    assert task.begin(22) == [b"run", b"noop", b'{"a":1}', 7, 2, 0, b"", 1, 0]
+
+
+def test_begin_notes_that_a_due_was_obeyed_and_mends_a_note_that_makes_no_sense(task):
+    task.has(due="5")
+    task.begin(21)
+    assert task["due_used"] == "1"
+    task.server.redis.delete("task-T")
+    task.has(due_used="x", deliveries="y")
+    task.begin(22)
+    assert (task["due_used"], task["deliveries"]) == ("1", "0")
+
+
 def test_begin_marks_the_record_and_says_what_to_run(task):
     task.has(data='{"a":1}', cleanup="false", output="old", ended="1", attempt="1")
     task.server.redis.expire("task-T", 100)
     before = time.time()
     assert task.begin(21) == [b"run", b"noop", b'{"a":1}', 7, 2, 0, b"false", 0, 0]
     assert (task["state"], task["fence"], task["node"], task["at"]) == ("RUNNING", "21", A.decode(), "new-task")
-    assert (task["attempt"], task["deliveries"], task["due_used"]) == ("2", "0", "1")
+    assert (task["attempt"], task["deliveries"], task["due_used"]) == ("2", None, None), "absent is 0"
     for name in ("started", "last_update", "created"):
         assert abs(float(task[name]) - before) < 60
     assert task["output"] is None
