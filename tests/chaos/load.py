@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pytask import PyTask, wire
 from pytask.errors import StoreError
+from pytask.store.queues import NewRecord
 
 TICK = 0.05  # seconds between batches
 
@@ -80,24 +81,24 @@ class Load:
     def _queue(self, number: int) -> str:
         return self.shape.queues[number % len(self.shape.queues)]
 
-    def _row(self, number: int) -> tuple[bytes, dict[str, object]]:
+    def _row(self, number: int) -> NewRecord:
         rng, shape = self.rng, self.shape
         if rng.random() < 1 / 3:
             seconds = rng.uniform(shape.long_from, shape.longest)
         else:
             seconds = rng.uniform(shape.shortest, shape.long_from)
         data = {"seconds": round(seconds, 3), "events": 3 if rng.random() < shape.events else 0}
-        fields: dict[str, object] = {"task": "work", "data": wire.encode_json(data)}
+        words: list[object] = ["task", "work", "data", wire.encode_json(data)]
         if rng.random() < shape.due:
-            fields["due"] = f"{time.time() + rng.uniform(0.2, 2):.3f}"
-        return f"t{number}".encode(), fields
+            words += ["due", f"{time.time() + rng.uniform(0.2, 2):.3f}"]
+        return NewRecord(f"t{number}".encode(), words, new=False)
 
-    def _create(self, queue: str, rows: list[tuple[bytes, dict[str, object]]]) -> None:
+    def _create(self, queue: str, rows: list[NewRecord]) -> None:
         self._insist(lambda: self.app.helpers.store.queues.create(rows, queue))
-        for task_id, _ in rows:
-            self.acknowledged.append(task_id.decode())
+        for row in rows:
+            self.acknowledged.append(row.id.decode())
             if self.rng.random() < self.shape.duplicates:
-                self._again.append((time.monotonic() + self.rng.uniform(0, 3), queue, task_id.decode()))
+                self._again.append((time.monotonic() + self.rng.uniform(0, 3), queue, row.id.decode()))
 
     def _push_again(self) -> None:
         now = time.monotonic()

@@ -17,6 +17,7 @@ from chaos.fleet import Fleet, Node
 from chaos.servers import Single
 from chaos.watcher import Watcher
 from pytask import PyTask, wire
+from pytask.store.queues import NewRecord
 
 PATIENCE = 30.0  # seconds that anything may take on a noisy machine
 
@@ -64,10 +65,12 @@ class Rig:
     def create(self, count: int = 1, *, due: float | None = None, queue: str = "", **data: Any) -> list[str]:
         """Make tasks; `due`: seconds from now. Returns their ids."""
         ids = [f"t{len(self.ids) + n}" for n in range(count)]
-        fields: dict[str, Any] = {"task": "work", "data": wire.encode_json(data)}
+        words: list[Any] = ["task", "work", "data", wire.encode_json(data)]
         if due is not None:
-            fields["due"] = f"{time.time() + due:.3f}"
-        self.app.helpers.store.queues.create([(task_id.encode(), fields) for task_id in ids], queue)
+            words += ["due", f"{time.time() + due:.3f}"]
+        self.app.helpers.store.queues.create(
+            [NewRecord(task_id.encode(), words, new=False) for task_id in ids], queue
+        )
         self.ids += ids
         return ids
 
