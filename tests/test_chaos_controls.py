@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from chaos.checker import Verdict
 from chaos.proxy import Proxy
-from chaos.rig import Rig
+from chaos.rig import Rig, wait_for
 
 TRIES = 4  # of a story whose end depends on chance
 
@@ -76,7 +76,7 @@ def lost_reply_of_a_wait(control: str) -> Verdict:
     with Rig(test_control=control) as rig, Proxy(rig.server.server.port) as proxy:
         rig.fleet.start(url=proxy.url, wait=True)
         proxy.lose(["BLMOVE new-task", "BRPOP new-task"])
-        time.sleep(0.5)
+        wait_for(lambda: rig.redis.info("clients")["blocked_clients"], "it waits for an id")
         rig.create(1, seconds=0.1)
         return rig.check(12)
 

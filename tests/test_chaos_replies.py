@@ -39,7 +39,7 @@ class Tour(Rig):
         """Pushes whose hash comes late: `miss`."""
         for number in range(3):
             self.app.helpers.store.queues.push("", [f"late{number}".encode()])
-        time.sleep(0.5)
+        wait_for(lambda: self.redis.zcard("{new-task}:missing") == 3, "a node has looked for them")
         for number in range(3):
             self.redis.hset(f"task-late{number}", mapping={"task": "work", "data": "{}"})
             self.ids.append(f"late{number}")
@@ -95,8 +95,9 @@ class Tour(Rig):
         """A node dies: `reap`, `orphan`, `return_ended`; what ran is suspected, and cleared: `survive`."""
         self.wait_until_seen()
         victim = self.fleet.nodes[0]
-        self.create(20, seconds=1, again=9)
-        time.sleep(0.3)
+        ids = self.create(20, seconds=2, again=9)
+        mine = f":{victim.pid}:".encode()
+        wait_for(lambda: any(mine in (self.redis.hget(f"task-{i}", "node") or b"") for i in ids), "it runs one")
         self.kill(victim)
 
 
