@@ -28,6 +28,7 @@ log = logging.getLogger("pytask.monitor")
 LOOK = 0.8  # seconds between the looks of each of a few Monitors
 FEW = 5  # Monitors; of more, each looks as much more seldom
 LONGEST_LOOK = 4.5
+FEW_QUEUES = 4  # of more, a Monitor that is alone looks as much more seldom
 ALONE_LOOK = 1.0  # with no other node there is nobody to watch, but one may come
 SILENT_LOOK = 1.0  # while a node has not beaten for half of node_timeout
 KEEN_LOOK = 0.25  # at most, while a subscription is gone
@@ -226,7 +227,7 @@ class Monitor(Task):
         if any(observer.suspects_silence(now) for observer in observers):
             longest = min(SILENT_LOOK, longest)
         if not others:
-            return min(ALONE_LOOK, longest)
+            return min(ALONE_LOOK * max(len(self.queues) / FEW_QUEUES, 1), longest)
         return min(LOOK * max(monitors / FEW, 1), longest)
 
     def _membership(self, queue: str) -> Membership:
