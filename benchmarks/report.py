@@ -33,10 +33,11 @@ class Figures:
         rows = [r for r in self.results["records"] if (r["contender"], r["scenario"]) == (contender, scenario)]
         return sorted(rows, key=lambda row: row["round"])
 
-    def by_round(self, contender: str, scenario: str, figure: str) -> dict[int, float]:
-        """A figure of each round that has it."""
+    def by_round(self, contender: str, scenario: str, figure: str) -> dict[tuple[Any, int], float]:
+        """A figure, by run and round, of each round that has it."""
         rows = self.records(contender, scenario)
-        return {row["round"]: value for row in rows if (value := row.get("figures", {}).get(figure)) is not None}
+        values = {(row.get("run"), row["round"]): row.get("figures", {}).get(figure) for row in rows}
+        return {key: value for key, value in values.items() if value is not None}
 
     def summary(self, contender: str, scenario: str, figure: str) -> Summary | None:
         """None where it was not measured."""
@@ -58,9 +59,12 @@ class Figures:
         return percentile(samples, part) if samples else None
 
     def ratio(self, over: tuple[str, str, str], under: tuple[str, str, str]) -> float | None:
-        """The median of the ratios of each round's pair, so that a slow minute hits both."""
+        """The median of the ratios of each round's pair, so that a slow minute hits both.
+
+        None where they were never measured in the same run: such figures are not to be compared.
+        """
         first, second = self.by_round(*over), self.by_round(*under)
-        pairs = [first[number] / second[number] for number in first if second.get(number)]
+        pairs = [first[key] / second[key] for key in first if second.get(key)]
         return statistics.median(pairs) if pairs else None
 
     def fastest(self, names: Iterable[str]) -> str | None:
@@ -309,7 +313,7 @@ def _head(results: Results) -> str:
     for place, times in when.items():
         lines.append(f"- {times[0]}" + (f" to {times[-1]}" if len(times) > 1 else "") + f": {place}")
     if len(results["runs"]) > 1:
-        lines += ["", "Measured in several runs: compare figures of different runs with care."]
+        lines += ["", "Measured in several runs: ratios are given only for what was measured in the same one."]
     return "\n".join(lines) + "\n"
 
 

@@ -80,6 +80,12 @@ def test_ratios_are_those_of_a_round_so_that_a_slow_round_hits_both(results):
     assert figures.median("pytask", "drain", "rate") == 20_000
 
 
+def test_figures_of_different_runs_give_no_ratio(results):
+    for row in results["records"]:
+        row["run"] = row["contender"]
+    assert report.Figures(results).ratio(("pytask", "drain", "rate"), ("floor", "drain", "rate")) is None
+
+
 def test_targets_say_whether_they_are_reached_and_by_how_much_they_are_missed(results):
     verdicts = {target.what: target.verdict for target in report.targets(report.Figures(results))}
     assert verdicts["drain against the fastest peer (quick-peer)"] == "reached"

@@ -89,7 +89,7 @@ async def latency(samples: str, seconds: str) -> Spoken:
             await asyncio.sleep(0.005)
             if time.monotonic() > deadline + 60:
                 raise SystemExit(f"task {number} has not begun within a minute")
-        found.append((stamps[number] - began) * 1e3)
+        found.append(round((stamps[number] - began) * 1e3, 3))
         await asyncio.sleep(random.uniform(0.02, 0.04))
         if time.monotonic() > deadline and len(found) > WARM:
             break
