@@ -418,3 +418,18 @@ class Clog(Task):
             gevent.sleep(1e6)
 
         claims.wait_for_id = hang
+
+
+@app.add_task
+class Crowd(Task):
+    """Returns how many of its kind ran at once in this process when it began, itself included."""
+
+    NAME = "crowd"
+    inside = 0
+
+    def start(self):
+        Crowd.inside += 1
+        found = Crowd.inside
+        gevent.sleep(0.005)
+        Crowd.inside -= 1
+        return found

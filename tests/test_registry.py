@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from conftest import wait_until
 
 from pytask.keys import Keys
 from pytask.node.run import Registry, Run
@@ -70,3 +71,33 @@ def test_a_newer_claim_of_the_same_id_takes_the_place_of_the_older(full):
     registry.remove(other)
     assert registry.taken == 0
     assert registry.empty.is_set()
+
+
+def test_nothing_is_claimed_ahead_before_a_run_has_ended(full):
+    registry, (run, other) = full
+    assert registry.enter(run)
+    assert registry.enter(other)
+    assert registry.free == 0
+
+
+def test_as_many_are_claimed_ahead_as_ended_a_moment_ago(full):
+    registry, (run, _) = full
+    registry.enter(run)
+    registry.vacate(run)
+    registry.add(make_run(b"next"))
+    assert registry.taken == registry.capacity
+    assert registry.free == 1
+    wait_until(lambda: registry.free == 0, "a moment passes in which nothing ends")
+    assert not registry.has_room()
+
+
+def test_no_more_runs_are_started_than_there_are_places(full):
+    registry, runs = full
+    for run in runs:
+        assert registry.enter(run)
+    ahead = make_run(b"ahead")
+    registry.add(ahead)
+    assert not registry.enter(ahead)
+    registry.vacate(runs[0])
+    assert registry.enter(ahead)
+    assert registry.enter(runs[1]), "it has been started: a reload goes on in its place"

@@ -76,12 +76,14 @@ class Intake(Service):
             try:
                 points.reach("before-claim")
                 self.doing = CLAIM
-                claims = self.claims.claim(node, min(self.state.registry.free, BATCH))
+                claims = self.claims.claim(node, max(min(self.state.registry.free, BATCH), 1))
                 self.answered = time.monotonic()
                 if claims:
                     points.reach("after-claim")
                     self.doing = BEGIN
                     self._begin(node, claims)
+                elif not self.state.registry.has_place:
+                    self.state.registry.room.clear()  # nothing to begin ahead: until a run ends
                 elif self.may_take():
                     self.doing = WAIT
                     self._wait(node)
@@ -120,7 +122,7 @@ class Intake(Service):
 
     def may_take(self) -> bool:
         """Has the node room, and is it to take tasks?"""
-        return bool(self.state.accepting.is_set() and self.state.registry.room.is_set())
+        return bool(self.state.accepting.is_set() and self.state.registry.has_room())
 
     def _wait(self, node: bytes) -> None:
         """Block until there is an id; a move that brought none left nothing to claim, and is simply repeated.

@@ -200,6 +200,7 @@ class Node:
         self.state.want(False)
         self._interrupt_intakes()
         self.probation.give_back()
+        self.runner.give_back()
 
     def _interrupt_intakes(self) -> None:
         for intake in self.intakes:
@@ -217,6 +218,7 @@ class Node:
         for intake in self.intakes:
             intake.finish(timeout=2.0)
         self.probation.give_back()
+        self.runner.give_back()
         self._put_back(self._restless())
         self._wait_for_runs(self.settings.grace)
         self.reconcile.ending = True

@@ -2,11 +2,14 @@
 
 The registry is keyed by (queue, id). A run belongs to it until its claim was given up. It takes one of the
 node's places only until it has ended: what is still to be told of it holds no other task up, unless as many are
-untold as may run.
+untold as may run. Where tasks are short, some more are claimed and begun than there are places: as many as are
+going to end in a moment, so that a place that is given up need not wait for a claim.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -18,6 +21,7 @@ from pytask.store.claims import Claim
 # Phases, in their order.
 BEGIN, RUN, FINISH, TAIL, RELEASE = range(5)
 REMEMBER = 20_000  # finished fences, twice
+MOMENT = 0.03  # seconds: the places that will be given up within them are counted as free
 
 
 class Run:
@@ -25,7 +29,7 @@ class Run:
 
     __slots__ = (
         "attempt", "claim", "cleanup", "data", "deliveries", "fence", "greenlet", "id", "key", "name", "node",
-        "once", "phase", "queue", "size", "stop_wanted", "stopping", "suspect", "takes_place", "task", "wish",
+        "once", "phase", "queue", "runs", "size", "stop_wanted", "stopping", "suspect", "takes_place", "task", "wish",
     )  # fmt: skip
 
     def __init__(self, queue: QueueKeys, node: bytes, claim: Claim) -> None:
@@ -37,6 +41,7 @@ class Run:
         self.fence = claim.fence
         self.phase = BEGIN
         self.takes_place = False
+        self.runs = False  # has its greenlet been started?
         self.task: Any = None
         self.greenlet: gevent.Greenlet | None = None
         self.wish: str | None = None
@@ -56,16 +61,44 @@ class Run:
         self.claim, self.fence = claim, claim.fence
 
 
+class Pace:
+    """How many runs ended in the last moment: about as many will in the next one."""
+
+    __slots__ = ("_before", "_now", "_since")
+
+    def __init__(self) -> None:
+        self._since = 0.0  # monotonic second
+        self._now = self._before = 0  # since then, and in the moment before
+
+    def note(self) -> None:
+        """A run has ended."""
+        now = time.monotonic()
+        if now - self._since >= MOMENT:
+            self._before = self._now if now - self._since < 2 * MOMENT else 0
+            self._since, self._now = now, 0
+        self._now += 1
+
+    def get(self) -> int:
+        """The number, as of late."""
+        passed = time.monotonic() - self._since
+        if passed < MOMENT:
+            return max(self._before, self._now)
+        return self._now if passed < 2 * MOMENT else 0
+
+
 class Registry:
     """All runs of this node. Only the main hub's greenlets touch it.
 
     `capacity`: places, and how many runs that have ended may be untold before no more are claimed. `room` is set
-    while another task may be claimed, `empty` while there is no run.
+    when another task may be claimed, `empty` while there is no run.
     """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.taken = 0  # places
+        self.taken = 0  # places; more of them than there are where tasks have begun ahead
+        self.running = 0  # runs whose greenlets have been started, at most `capacity`
+        self.pace = Pace()
+        self.on_place: Callable[[], None] = lambda: None  # called when one of these has ended
         self.runs: dict[tuple[str, bytes], Run] = {}
         self.room = Event()
         self.room.set()
@@ -81,8 +114,20 @@ class Registry:
     @property
     def free(self) -> int:
         """How many more tasks may be claimed."""
-        places, untold = self.capacity - self.taken, 2 * self.capacity - len(self.runs)
+        ahead = min(self.pace.get(), self.capacity) if self.taken >= self.capacity // 2 else 0
+        places, untold = self.capacity + ahead - self.taken, 2 * self.capacity - len(self.runs)
         return max(places if places < untold else untold, 0)
+
+    @property
+    def has_place(self) -> bool:
+        """Would another task start at once?"""
+        return self.taken < self.capacity
+
+    def has_room(self) -> bool:
+        """May another task be claimed? Where not, `room` is set when it may."""
+        if not self.free:
+            self.room.clear()
+        return bool(self.room.is_set())
 
     def add(self, run: Run) -> None:
         """Register a run; one of the same key is replaced."""
@@ -101,16 +146,33 @@ class Registry:
             if self.taken >= self.capacity or len(self.runs) >= 2 * self.capacity:
                 self.room.clear()
 
+    def enter(self, run: Run) -> bool:
+        """The run's greenlet is about to be started; False where it has to wait for another one's end."""
+        if not run.runs:
+            if self.running >= self.capacity:
+                return False
+            run.runs = True
+            self.running += 1
+        return True
+
     def vacate(self, run: Run) -> None:
         """The run has ended: another one may have its place. Safe to repeat."""
         if run.takes_place:
             run.takes_place = False
             self.taken -= 1
+            if run.runs:
+                self._leave(run)
             self._show_room()
 
     def _show_room(self) -> None:
         if not self.room.is_set() and self.free:
             self.room.set()
+
+    def _leave(self, run: Run) -> None:
+        run.runs = False
+        self.running -= 1
+        self.pace.note()
+        self.on_place()
 
     def set_aside(self, run: Run) -> None:
         """The run waits for a server that is away: another one may have its place."""

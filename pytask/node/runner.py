@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import inspect
 import logging
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +25,8 @@ from pytask.node.state import NodeState
 from pytask.task import Task
 
 log = logging.getLogger("pytask.task")
+
+LATE = 0.5  # seconds
 
 
 class RunContext:
@@ -75,6 +79,8 @@ class RunContext:
 class Runner:
     """Starts runs in greenlets and reports what became of them.
 
+    A run that was begun ahead waits until another one ends; for at most LATE seconds, then it goes back to the
+    queue.
     `on_suspect_end` is called when a run has ended against whose task deaths of nodes count.
     """
 
@@ -85,11 +91,47 @@ class Runner:
         self.helpers = helpers
         self.on_suspect_end: Callable[[], None] = lambda: None
         self.max_data = state.settings.max_data
+        self._waiting: deque[tuple[float, Run]] = deque()  # for a place, since this monotonic second
+        state.registry.on_place = self._start_next
 
     def launch(self, run: Run) -> None:
-        """Start the run's greenlet."""
+        """Start the run's greenlet, as soon as there is a place for it."""
         run.phase = RUN
-        run.greenlet = gevent.spawn(self._execute, run)
+        if self.state.registry.enter(run):
+            run.greenlet = gevent.spawn(self._execute, run)
+            return
+        if not self._waiting:
+            gevent.spawn_later(LATE, self._give_up_the_late)
+        self._waiting.append((time.monotonic(), run))
+
+    def _start_next(self) -> None:
+        """A place is free."""
+        while self._waiting:
+            run = self._waiting[0][1]
+            if self._waits_still(run):
+                if not self.state.registry.enter(run):
+                    return
+                run.greenlet = gevent.spawn(self._execute, run)
+            self._waiting.popleft()
+
+    def _waits_still(self, run: Run) -> bool:
+        return run.phase == RUN and not run.runs and run.wish is None and self.state.registry.holds(run)
+
+    def _give_up_the_late(self) -> None:
+        """Those before them take longer than the ones that had ended: others may have room for what waits here."""
+        while self._waiting and time.monotonic() - self._waiting[0][0] >= LATE:
+            self._put_back(self._waiting.popleft()[1])
+        if self._waiting:
+            gevent.spawn_later(LATE, self._give_up_the_late)
+
+    def give_back(self) -> None:
+        """The node takes no tasks any more: those that wait for a place go back to the head of the queue."""
+        while self._waiting:
+            self._put_back(self._waiting.popleft()[1])
+
+    def _put_back(self, run: Run) -> None:
+        if self._waits_still(run):
+            self.settle(run, outcomes.PUT_BACK)
 
     def _execute(self, run: Run) -> None:
         try:

@@ -107,7 +107,8 @@ class Stopper:
 
     def _kill(self, run: Run) -> bool:
         greenlet = run.greenlet
-        assert greenlet is not None
+        if greenlet is None:  # it waits for a place
+            return True
         for seconds in KILL_SECONDS:
             greenlet.kill(timeout=seconds)
             if greenlet.dead:
