@@ -29,7 +29,8 @@ class Run:
 
     __slots__ = (
         "attempt", "claim", "cleanup", "data", "deliveries", "fence", "greenlet", "id", "key", "name", "node",
-        "once", "phase", "queue", "runs", "size", "stop_wanted", "stopping", "suspect", "takes_place", "task", "wish",
+        "once", "phase", "queue", "runs", "size", "stop_wanted", "stopping", "suspect", "takes_place", "task",
+        "wish",
     )  # fmt: skip
 
     def __init__(self, queue: QueueKeys, node: bytes, claim: Claim) -> None:
