@@ -11,15 +11,16 @@ Figures = Mapping[str, Any]
 
 
 class Part:
-    """The rounds of one part, by label."""
+    """The rounds of one part, by label: in the order of `order`, else by their numbers."""
 
-    def __init__(self, results: Figures, name: str) -> None:
+    def __init__(self, results: Figures, name: str, order: Sequence[str] = ()) -> None:
         self.name = name
         content = results["parts"].get(name, {})
         self.rounds = [
             {label: row for label, row in one.items() if "error" not in row} for one in content.get("rounds", ())
         ]
-        self.labels = list(dict.fromkeys(label for one in self.rounds for label in one))
+        measured = {label for one in self.rounds for label in one}
+        self.labels = [label for label in order or sorted(measured, key=int) if label in measured]
         self.about = {key: content.get(key, "") for key in ("measured", "server", "commit")}
 
     def median(self, label: str, figure: str) -> float:

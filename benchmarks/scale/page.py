@@ -138,11 +138,16 @@ SECTIONS: dict[str, Callable[[Part], str]] = {
     "durable": durable_section,
 }
 WITH_IDLE = ("running", "nodes")
+ORDERS = {
+    "io": [case.label for case in io_bound.CASES],
+    "options": [variant.label for variant in options.VARIANTS],
+    "durable": [label for label, _ in durability.CASES],
+}
 
 
 def section(results: Figures, name: str, plots: Path) -> str:
     """One section of the page, with its plot written where it has one."""
-    part = Part(results, name)
+    part = Part(results, name, ORDERS.get(name, ()))
     lines = [f"## {words.TITLES[name]}", "", wrapped(words.TEXTS[name]), ""]
     if not part.labels:
         return "\n".join([*lines, "Not measured yet.", ""])
