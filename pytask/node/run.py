@@ -22,6 +22,7 @@ from pytask.store.claims import Claim
 BEGIN, RUN, FINISH, TAIL, RELEASE = range(5)
 REMEMBER = 20_000  # finished fences, twice
 MOMENT = 0.03  # seconds: the places that will be given up within them are counted as free
+MOMENTS = 10  # of which the busiest counts
 
 
 class Run:
@@ -63,28 +64,33 @@ class Run:
 
 
 class Pace:
-    """How many runs ended in the last moment: about as many will in the next one."""
+    """How many runs ended in the busiest moment of late: as many may end in the next one.
 
-    __slots__ = ("_before", "_now", "_since")
+    Tasks that began together end together, and then none does for as long as they take: one moment says little.
+    """
+
+    __slots__ = ("_counts", "_moment")
 
     def __init__(self) -> None:
-        self._since = 0.0  # monotonic second
-        self._now = self._before = 0  # since then, and in the moment before
+        self._moment = 0  # number of the present one
+        self._counts = [0] * MOMENTS  # of the last ones
 
     def note(self) -> None:
         """A run has ended."""
-        now = time.monotonic()
-        if now - self._since >= MOMENT:
-            self._before = self._now if now - self._since < 2 * MOMENT else 0
-            self._since, self._now = now, 0
-        self._now += 1
+        self._turn()
+        self._counts[self._moment % MOMENTS] += 1
 
     def get(self) -> int:
         """The number, as of late."""
-        passed = time.monotonic() - self._since
-        if passed < MOMENT:
-            return max(self._before, self._now)
-        return self._now if passed < 2 * MOMENT else 0
+        self._turn()
+        return max(self._counts)
+
+    def _turn(self) -> None:
+        moment = int(time.monotonic() / MOMENT)
+        if moment != self._moment:
+            for passed in range(max(self._moment, moment - MOMENTS) + 1, moment + 1):
+                self._counts[passed % MOMENTS] = 0
+            self._moment = moment
 
 
 class Registry:
