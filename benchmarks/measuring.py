@@ -41,6 +41,7 @@ WARM_UP = 0.05  # part of the drain that is not timed
 NAP_SECONDS = 0.1  # that a task of the scenario `io` sleeps
 SAMPLES, SAMPLE_SECONDS = 60, 8.0  # of latency, a round
 ENQUEUE_SECONDS = 1.5
+WARM_TASKS, FEW = 200, 10  # tasks before memory is read, and how many at once
 ASLEEP_SECONDS = 300  # tasks in flight while memory is read
 
 Figures = dict[str, Any]
@@ -60,7 +61,7 @@ class Bench:
             **contender.environ,
             "BENCH_MARKS": str(self.marks),
             "BENCH_SCENARIO": scenario,
-            "BENCH_CONCURRENCY": str(self.setup.get("concurrency", 1)),
+            "BENCH_CONCURRENCY": "1",
             "PYTHONPATH": os.pathsep.join(self._paths()),
             "PYTHONWARNINGS": "ignore",
         }
@@ -69,10 +70,11 @@ class Bench:
         own = [str(self.contender.directory), str(PEERS)]
         return [*own, str(harness.HERE), str(harness.ROOT)] if self.contender.home else own
 
-    def worker(self) -> harness.Worker:
-        """The worker, started."""
-        command = self.contender.worker_command(self.server, self.setup.get("concurrency", 1))
-        environ = {**self.environ, "BENCH_ROLE": "worker"}
+    def worker(self, concurrency: int | None = None) -> harness.Worker:
+        """The worker, started, with the scenario's concurrency or another."""
+        concurrency = concurrency or self.setup.get("concurrency", 1)
+        command = self.contender.worker_command(self.server, concurrency)
+        environ = {**self.environ, "BENCH_ROLE": "worker", "BENCH_CONCURRENCY": str(concurrency)}
         return harness.Worker(command, self.directory / "worker.log", environ, self.directory)
 
     def ask(self, seconds: float, *arguments: object) -> Figures:
@@ -201,15 +203,14 @@ def latency(bench: Bench, scale: float) -> Figures:
 
 
 def memory(bench: Bench, scale: float) -> Figures:
-    """Tasks that sleep, all at once."""
-    count, warm = max(10, int(bench.setup["tasks"] * scale)), 200
-    total = bench.total
-    bench.ask(FILL_SECONDS, "fill", "noop", warm)
-    with bench.worker() as worker:
-        harness.wait_for(lambda: total.ended >= warm, "the warm-up ends", START_SECONDS, worker)
-        time.sleep(0.5)
-        before = harness.rss_bytes(worker.pid)
-        bench.ask(FILL_SECONDS, "fill", "pause", count, ASLEEP_SECONDS)
+    """Tasks that sleep, all at once, against a worker that is idle and has room for a few only.
+
+    Some make greenlets and connections for all that may run when they start: those count as well.
+    """
+    count, warm, total = max(10, int(bench.setup["tasks"] * scale)), WARM_TASKS, bench.total
+    before = _idle_bytes(bench)
+    bench.ask(FILL_SECONDS, "fill", "pause", count, ASLEEP_SECONDS)
+    with bench.worker(count) as worker:
         try:
             harness.wait_for(lambda: total.begun >= warm + count, "all are in flight", DRAIN_SECONDS, worker)
         except BenchmarkError as error:
@@ -217,6 +218,15 @@ def memory(bench: Bench, scale: float) -> Figures:
         time.sleep(0.5)
         after = harness.rss_bytes(worker.pid)
     return {"kib": (after - before) / count / 1024, "idle_mib": before / 2**20, "tasks": count}
+
+
+def _idle_bytes(bench: Bench) -> int:
+    """Resident memory of a worker for ten tasks at once that has run some and is idle."""
+    bench.ask(FILL_SECONDS, "fill", "noop", WARM_TASKS)
+    with bench.worker(FEW) as worker:
+        harness.wait_for(lambda: bench.total.ended >= WARM_TASKS, "the warm-up ends", START_SECONDS, worker)
+        time.sleep(0.5)
+        return harness.rss_bytes(worker.pid)
 
 
 def enqueue(bench: Bench, scale: float) -> Figures:

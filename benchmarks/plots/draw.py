@@ -34,10 +34,10 @@ def draw(chart: dict, directory: Path) -> None:
         axes.annotate(text, (max(value, most), place), (4, 0), textcoords="offset points", va="center")
     axes.set_yticks(places, [row[0] for row in rows])
     axes.invert_yaxis()
-    axes.set_title(chart["title"], loc="left")
+    axes.set_title(chart["title"] if rows else f"{chart['title']}: not measured", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.12)
-    if chart["log"]:
+    if chart["log"] and rows:
         axes.set_xscale("log")
     axes.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
     figure.savefig(
@@ -51,8 +51,7 @@ def main() -> None:
     directory = Path(sys.argv[1])
     directory.mkdir(parents=True, exist_ok=True)
     for chart in json.load(sys.stdin):
-        if chart["rows"]:
-            draw(chart, directory)
+        draw(chart, directory)
 
 
 if __name__ == "__main__":
