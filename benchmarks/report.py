@@ -266,7 +266,7 @@ EXPLAINED = {
     "io": "Tasks that sleep for 100 ms, 500 at once. From the first task's begin to the last one's end. The ideal "
     "is what the sleeping alone would allow. Those that run one task at a time get fewer.",
     "latency": "From the call of enqueue in the producer to the first line of the task in the worker, on one "
-    "clock, one task every 30 to 50 ms. The floor: HSET and LPUSH, BLMOVE, claim, begin, a greenlet.",
+    "clock, one task at a time, at random moments. The floor: HSET and LPUSH, BLMOVE, claim, begin, a greenlet.",
     "memory": "Resident memory of the worker, its children included, with all tasks asleep, less that of an idle "
     "one that has room for ten, by their number: what is made at the start for all that may run counts as well.",
     "enqueue": "Making no-op tasks, while nobody runs them. In bulk: the peer's own way for many, else 50 calls "

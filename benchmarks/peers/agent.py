@@ -18,6 +18,7 @@ import inspect
 import json
 import os
 import random
+import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -79,7 +80,11 @@ async def one_by_one(kind: str, values: Sequence[float]) -> None:
 
 
 async def latency(samples: str, seconds: str) -> Spoken:
-    """Make one task at a time, each when the worker has been idle for a moment."""
+    """Make one task at a time, each when the worker has been idle for a moment.
+
+    The moment is random, and longer than the peer's own time between two polls: right behind one, each task would
+    meet the longest wait.
+    """
     stamps = open_doubles(Path(os.environ["BENCH_MARKS"], STAMPS), int(samples) + WARM)
     deadline, found = time.monotonic() + float(seconds), []
     for number in range(int(samples) + WARM):
@@ -90,7 +95,7 @@ async def latency(samples: str, seconds: str) -> Spoken:
             if time.monotonic() > deadline + 60:
                 raise SystemExit(f"task {number} has not begun within a minute")
         found.append(round((stamps[number] - began) * 1e3, 3))
-        await asyncio.sleep(random.uniform(0.02, 0.04))
+        await asyncio.sleep(random.uniform(0.02, 0.04 + 2e-3 * statistics.median(found)))
         if time.monotonic() > deadline and len(found) > WARM:
             break
     return {"samples": found[WARM:]}
