@@ -12,7 +12,7 @@ from pytask import PyTask, states
 from pytask.errors import ConfigurationError
 from pytask.store.addresses import resolve_target
 from pytask.store.store import Store
-from pytask.tasks.cleanup import load_handler
+from pytask.tasks.cleanup import load_handler, seconds_of_rest
 
 TTLS = states.ttl_by_state(60, 600)
 
@@ -382,3 +382,8 @@ def test_a_cleanup_drains_what_an_app_without_one_left(server, start_node, app: 
     start_node()
     wait_until(lambda: empty(server))
     assert all(app.helpers.store.client.pipeline([("PTTL", f"task-{task_id}")])[0] > 0 for task_id in ids[::50])
+
+
+def test_one_cleanup_never_rests_and_many_rest_the_longer_the_more_they_are():
+    rests = [seconds_of_rest(number) for number in (0, 1, 2, 11, 1000)]
+    assert rests == [0, 0, 0.01, 0.1, 0.5]

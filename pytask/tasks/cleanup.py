@@ -25,6 +25,7 @@ BATCH = 500
 BLOCK = 4.0  # seconds; less than a connection waits for a reply
 MOST_FAILURES = 5
 ANNOUNCE = 4.0  # seconds between signs of life, with a node_timeout of 10 or more
+REST, LONGEST_REST = 0.01, 0.5  # seconds, for each other Cleanup
 RETRY_DELAY = 1.0  # seconds until ids whose handler failed are tried again
 
 Handler = Callable[[str, dict[str, str]], Any]
@@ -40,6 +41,11 @@ def load_handler(path: str) -> Handler:
     if not callable(handler):
         raise ConfigurationError(f"task_handler {path!r} is no function")
     return handler  # type: ignore[no-any-return]
+
+
+def seconds_of_rest(cleanups: int) -> float:
+    """After a batch that was not full: where many wait for ids, a few ids would wake them all, for one id each."""
+    return min(REST * max(cleanups - 1, 0), LONGEST_REST)
 
 
 class Cleanup(Task):
@@ -85,6 +91,8 @@ class Cleanup(Task):
             ids = self.store.endings.take(self.name, BATCH)
             if ids:
                 self._serve(ids)
+                if len(ids) < BATCH:
+                    gevent.sleep(seconds_of_rest(len(self.others)))
                 return
             while not self.store.endings.wait_for_id(self.name, BLOCK):
                 pass
