@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -95,6 +97,51 @@ def test_whoever_waits_for_a_connection_gets_the_one_that_is_given_back(server):
     links.give_back(link)
     thread.join(5)
     assert got == [link]
+    links.close()
+
+
+KILLED_WHILE_IT_WAITS = """
+from gevent import monkey
+monkey.patch_all()
+import sys, time
+import gevent
+from pytask.store.addresses import resolve_target
+from pytask.store.links import Links
+
+links = Links(resolve_target(sys.argv[1]).pool(timeout=5, size=1), size=1, timeout=30)
+link = links.take()
+first, second = gevent.spawn(links.take), gevent.spawn(links.take)
+while links._waiting < 2:
+    gevent.sleep(0.01)
+began = time.monotonic()
+first.kill(block=False)
+links.give_back(link)  # the first one is told of it, and dies before it hears that
+assert second.get(timeout=20) is link
+assert first.dead and not links._waiting
+assert time.monotonic() - began < 10, "the connection lay there, and nobody knew"
+"""
+
+
+def test_a_connection_goes_to_the_next_who_waits_where_the_first_is_killed(server):
+    command = [sys.executable, "-c", KILLED_WHILE_IT_WAITS, server.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_forked_process_closes_the_connections_that_it_made(server):
+    links = made(server)
+    links.give_back(links.take())
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            links.give_back(links.take())
+            links.close()
+            wait_until(lambda: len(named(server, "links")) == 1, "its parent's alone is open")
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
     links.close()
 
 

@@ -6,6 +6,7 @@ metrics: as long as the exchange itself takes. Here one system call tells whethe
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import sys
@@ -62,7 +63,7 @@ class Links:
 
     def _begin(self) -> None:
         self._idle: list[Link] = []
-        self._made = 0
+        self._made: list[Link] = []
         self._waiting = 0
         self._changed = threading.Condition()
         self._process = os.getpid()
@@ -89,18 +90,24 @@ class Links:
         with self._changed:
             self._waiting += 1  # before the look: whoever gives one back later sees it
             try:
-                while not self._idle:
-                    if self._made < self._size:
-                        link = Link(self._pool.make_connection())
-                        self._made += 1
-                        return link
+                while True:
+                    with contextlib.suppress(IndexError):  # who does not wait takes one without the lock
+                        return self._idle.pop()
+                    if len(self._made) < self._size:
+                        return self._make()
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
                         raise exceptions.ConnectionError("no connection became free in time")
                     self._changed.wait(left)
-                return self._idle.pop()
             finally:
                 self._waiting -= 1
+                if self._idle:  # whoever was told of it may have been killed
+                    self._changed.notify()
+
+    def _make(self) -> Link:
+        link = Link(self._pool.make_connection())
+        self._made.append(link)
+        return link
 
     def give_back(self, link: Link) -> None:
         """Whose replies were all read."""
@@ -121,4 +128,5 @@ class Links:
 
     def close(self) -> None:
         """Close every connection. Safe to repeat."""
-        self._pool.disconnect()
+        for link in list(self._made):  # the pool would forget those that a forked process has made
+            link.connection.disconnect()
