@@ -87,6 +87,11 @@ class Server:
     def state(self, task_id: Any) -> str | None:
         return self.field(task_id, "state")
 
+    def deliveries(self, task_id: Any) -> int:
+        """How many starts of a task the death of a node ended; a record without the field says 0."""
+        assert self.redis.exists(raw_key(task_id)), f"no record of {task_id!r}"
+        return int(self.field(task_id, "deliveries") or 0)
+
     def wait_for_state(self, task_id: Any, *states: str, deadline: float = DEADLINE) -> str:
         return wait_until(
             lambda: (s := self.state(task_id)) in states and s,

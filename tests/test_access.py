@@ -532,5 +532,5 @@ def test_a_node_whose_rights_are_taken_away_for_a_while_goes_on_when_they_are_ba
     users.set(of_page())
     for task_id in ("S", "later"):
         server.wait_for_state(task_id, "SUCCESS")
-    assert server.field("S", "deliveries") == "0"
+    assert server.deliveries("S") == 0
     assert "node-password" not in node.text()

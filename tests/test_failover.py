@@ -127,7 +127,7 @@ def test_a_server_that_goes_away_for_a_moment_stops_nothing(server, start_node, 
         os.kill(server.embedded.pid, signal.SIGCONT)
     server.wait_for_state("S", "SUCCESS")
     assert server.field("L", "attempt") == "1"
-    assert server.field("L", "deliveries") == "0"
+    assert server.deliveries("L") == 0
     assert "is dead" not in node.text()
     assert "comes back" not in node.text()
     server.create("after", "noop")
@@ -197,7 +197,7 @@ def test_the_connections_of_a_node_are_cut_and_it_goes_on(server, start_node, ev
     server.redis.hset("task-L", "control", "stop")
     server.redis.publish("task-L-control", "stop")
     server.wait_for_state("L", "STOPPED")
-    assert server.field("L", "deliveries") == "0"
+    assert server.deliveries("L") == 0
     assert node.terminate() == 0
 
 

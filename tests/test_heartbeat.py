@@ -45,7 +45,7 @@ def test_a_node_that_is_blocked_while_its_subscription_is_cut_is_not_taken_for_d
     other = start_node()
     cut(server, node)
     server.wait_for_state("B", "SUCCESS")
-    assert server.field("B", "deliveries") == "0"
+    assert server.deliveries("B") == 0
     assert "is dead" not in other.text()
 
 

@@ -52,8 +52,8 @@ def test_a_short_outage_ends_no_run_and_loses_no_outcome(deployment, server, eve
     restart(deployment, 4.0)
     for number in range(10):
         server.wait_for_state(f"S{number}", "SUCCESS")
-        assert server.field(f"S{number}", "deliveries") == "0"
-        assert server.field(f"L{number}", "deliveries") == "0"
+        assert server.deliveries(f"S{number}") == 0
+        assert server.deliveries(f"L{number}") == 0
         assert server.field(f"L{number}", "attempt") == "1"
     assert sorted(server.redis.hkeys("{new-task}:nodes")) == sorted(before)
     for node in nodes:
@@ -118,7 +118,7 @@ def test_a_frozen_server_ends_nothing_for_eight_seconds(deployment, server, star
         os.kill(deployment.server.pid, signal.SIGCONT)
     server.create("N", "noop")
     server.wait_for_state("N", "SUCCESS")
-    assert server.field("L", "deliveries") == "0"
+    assert server.deliveries("L") == 0
     assert "comes back" not in node.text()
 
 

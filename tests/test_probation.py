@@ -245,7 +245,7 @@ def test_a_task_that_waits_for_its_probation_goes_back_when_its_node_ends(server
     start_node()
     server.redis.publish("task-first-control", "stop")
     server.wait_for_state("T", "SUCCESS", "WAIT")
-    assert server.field("T", "deliveries") == "0"
+    assert server.deliveries("T") == 0
 
 
 def test_a_task_that_waits_for_its_probation_survives_the_death_of_its_node_uncounted(server, start_node):
@@ -253,7 +253,7 @@ def test_a_task_that_waits_for_its_probation_survives_the_death_of_its_node_unco
     node.kill()
     start_node(node_timeout="2")
     server.wait_for_state("T", "SUCCESS", deadline=30)
-    assert server.field("T", "deliveries") == "0"
+    assert server.deliveries("T") == 0
     assert server.state("first") == "LOST", "which ran: it was young"
 
 

@@ -181,7 +181,7 @@ def test_a_task_that_blocks_the_hub_is_named_and_its_node_is_not_declared_dead(s
     assert event["event"] == "blocked"
     assert "nodeapp.py" in event["data"]["stack"]
     server.wait_for_state("B", "SUCCESS", deadline=40)
-    assert server.field("B", "deliveries") == "0"
+    assert server.deliveries("B") == 0
     assert "is dead" not in node.text() + other.text()
     assert event["data"]["id"] == "B"
     assert "by code that does not yield, in task 'block' (id 'B'): start (" in node.text() + other.text()
@@ -230,7 +230,7 @@ def test_a_parent_replaces_its_nodes_one_by_one_at_sighup(start_node, server):
     wait_until(lambda: len(node_ids(server)) == 2 and not node_ids(server) & before, "two new nodes", 40)
     parent.children += [pid_of(node_id) for node_id in node_ids(server)]
     server.wait_for_state("F", "RUNNING")
-    assert server.field("F", "deliveries") == "0"
+    assert server.deliveries("F") == 0
     assert parent.terminate() == 0
     assert not node_ids(server)
     assert server.state("F") == "WAIT"
