@@ -445,6 +445,16 @@ def test_a_name_that_is_unknown_waits_longer_each_time_and_counts_no_attempt(tas
     assert [event["event"] for event in task.heard()] == ["running", "unknown"] * 4
 
 
+def test_the_time_that_an_unknown_name_waits_for_does_not_hold_up_who_restarts_the_task(task):
+    task.has()
+    task.begin(20)
+    task.server.redis.hset("task-T", "unknown", f"{time.time() - 30:.6f}")
+    _, _, due = task.records.unknown(A, Q, 60, [(b"T", b"20", b'{"event":"unknown"}')])[0]
+    assert float(due) > time.time() + 2
+    task.server.redis.hset("task-T", "state", "WAIT")
+    assert task.begin(21)[0] == b"run"
+
+
 def test_a_name_that_stays_unknown_is_over_after_the_wait(task):
     task.has(unknown=f"{time.time() - 61:.6f}")
     task.begin()

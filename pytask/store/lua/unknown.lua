@@ -31,7 +31,7 @@ local function unknown(key, fence, event)
   local delay = math.min(math.max((now - first) / 2, 0.25), 5, math.max(left, 0))
   if h[9] == 'stop' then delay = 0 end
   local due = string.format('%.6f', now + delay)
-  redis.call('HSET', key, 'state', state, 'closed', fence, 'due', due, 'last_update', text,
+  redis.call('HSET', key, 'state', state, 'closed', fence, 'due', due, 'due_used', '1', 'last_update', text,
     'unknown', string.format('%.6f', first), 'attempt', attempt)
   redis.call('PUBLISH', key, event)
   return {'ok', state, due}
