@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+from types import SimpleNamespace
+
+import gevent
 from conftest import wait_until
+
+from pytask.keys import Keys
+from pytask.node.run import Registry, Run
+from pytask.node.runner import Runner
+from pytask.store.claims import Claim
 
 PLACES = 10
 
@@ -53,3 +62,22 @@ def test_a_stop_reaches_a_task_whether_it_waits_for_a_place_or_not(server, start
     for task_id in long:
         server.wait_for_state(task_id, "STOPPED")
     server.wait_until_idle()
+
+
+def test_however_often_a_task_waits_for_a_place_one_look_at_the_late_is_to_come():
+    registry = Registry(1)
+    state = SimpleNamespace(registry=registry, settings=SimpleNamespace(max_data=1000))
+    runner = Runner(state, None, None, None)
+    before = None
+    for number in range(100):
+        run = Run(Keys().queue(), b"node", Claim(b"%d" % number, b"1", b"0", b"push", b"0"))
+        registry.add(run)
+        runner.launch(run)
+        if before:
+            registry.forget(before)  # it ends, and the run that waits has its place
+        before = run
+    made = [thing for thing in gc.get_objects() if isinstance(thing, gevent.Greenlet)]
+    looks = [greenlet for greenlet in made if greenlet._run == runner._give_up_the_late]
+    runs = [greenlet for greenlet in made if greenlet._run == runner._execute]
+    gevent.killall(looks + runs)
+    assert (len(looks), len(runs)) == (1, 100)

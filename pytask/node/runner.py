@@ -27,6 +27,7 @@ from pytask.task import Task
 log = logging.getLogger("pytask.task")
 
 LATE = 0.5  # seconds
+LEAST = 0.01  # between two looks at those that wait
 
 
 class RunContext:
@@ -92,6 +93,7 @@ class Runner:
         self.on_suspect_end: Callable[[], None] = lambda: None
         self.max_data = state.settings.max_data
         self._waiting: deque[tuple[float, Run]] = deque()  # for a place, since this monotonic second
+        self._looks = False  # is a look to come?
         state.registry.on_place = self._start_next
 
     def launch(self, run: Run) -> None:
@@ -100,9 +102,9 @@ class Runner:
         if self.state.registry.enter(run):
             run.greenlet = gevent.spawn(self._execute, run)
             return
-        if not self._waiting:
-            gevent.spawn_later(LATE, self._give_up_the_late)
         self._waiting.append((time.monotonic(), run))
+        if not self._looks:
+            self._look_at_the_first()
 
     def _start_next(self) -> None:
         """A place is free."""
@@ -119,10 +121,17 @@ class Runner:
 
     def _give_up_the_late(self) -> None:
         """Those before them take longer than the ones that had ended: others may have room for what waits here."""
+        self._looks = False
         while self._waiting and time.monotonic() - self._waiting[0][0] >= LATE:
             self._put_back(self._waiting.popleft()[1])
-        if self._waiting:
-            gevent.spawn_later(LATE, self._give_up_the_late)
+        if self._waiting and not self._looks:
+            self._look_at_the_first()
+
+    def _look_at_the_first(self) -> None:
+        """When the one that has waited longest is late; there is never more than one such look to come."""
+        self._looks = True
+        since = self._waiting[0][0]
+        gevent.spawn_later(max(since + LATE - time.monotonic(), LEAST), self._give_up_the_late)
 
     def give_back(self) -> None:
         """The node takes no tasks any more: those that wait for a place go back to the head of the queue."""
