@@ -196,7 +196,7 @@ CONTROLS: dict[str, Control] = {
         (LOST, TWICE, OLDER, NO_REST),
         {
             "release": but(
-                (r"if mine\[i\] and string\.sub\(mine\[i\], 1, #fence \+ 1\) == fence \.\. ' ' then", "if true then"),
+                (r"if mine\[i\] and string\.sub\(mine\[i\], 1, #fence \+ 1\) == fence .* then", "if true then"),
                 (r"if owners\[i\] == node \.\. ' ' \.\. fence then", "if owners[i] then"),
                 (r"string\.match\(mine\[i\], '\^%d\+ \(", "string.match(mine[i] or '0 0 push', '^%d+ ("),
             )
