@@ -15,10 +15,10 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import harness
+from scale.feeder import push
 
 from pytask.store.scripts import script, script_names
 
@@ -96,22 +96,11 @@ def step_of(path: str) -> str:
     return REST
 
 
-def fill(client: Any, count: int) -> None:
-    """Queue no-op tasks as a raw producer does."""
-    for start in range(0, count, 500):
-        ids = [f"{n:032x}" for n in range(start, min(start + 500, count))]
-        pipe = client.pipeline(transaction=False)
-        for task_id in ids:
-            pipe.execute_command("HSET", "task-" + task_id, "task", "noop", "data", "{}")
-        pipe.execute_command("LPUSH", "new-task", *ids)
-        pipe.execute()
-
-
 def drain(server: harness.Server, count: int, how: str) -> dict[str, Any]:
     """One drain, in a process of its own: `seconds`, `cpu`, `places`. `how`: `plain` or `sample`."""
     with server.client() as client:
         client.flushall()
-        fill(client, count)
+        push(client, "new-task", count)
         client.config_resetstat()
         client.slowlog_reset()
     output = harness.run_program([sys.executable, "-c", NODE, server.url, count, how], 300)
@@ -195,5 +184,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parent))
     main()
