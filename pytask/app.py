@@ -132,7 +132,7 @@ class PyTask:
         with self._lock:
             if self._helpers is None:
                 store = Store(self.target, self.settings.namespace, durable=self.settings.durable)
-                self._helpers = PyTaskHelpers(store, self.settings.queues)
+                self._helpers = PyTaskHelpers(store, self.settings.queues, self.tasks)
             return self._helpers
 
     @property

@@ -8,28 +8,18 @@ StoreUnavailable or StoreRefused where Redis cannot be used, and InvalidInputErr
 from __future__ import annotations
 
 import math
-import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
 from typing import Any, NoReturn
 
 from pytask import states, wire
 from pytask.errors import InvalidInputError, TaskNotFoundError, TaskStateError
 from pytask.names import check_queue_name
-from pytask.store.queues import NewRecord
+from pytask.producing import Id, Producing, as_field
 from pytask.store.store import Store
 from pytask.task import Task
 
-BATCH = 500  # tasks a round trip
-KEYS = frozenset({"task", "data", "task_id", "cleanup", "rescheduling"})  # of a task that is given as a dict
 MOST_IDS = 10_000  # ids that a list returns unless asked for more
-
-NOTHING: Mapping[str, Any] = {}
-
-Id = str | bytes
-NewTask = tuple[Any, ...] | Mapping[str, Any]
-Row = tuple[bytes | None, list[Any]]
 
 
 def run_loop(function: Callable[[], Any], interval: float) -> NoReturn:
@@ -47,65 +37,19 @@ def run_loop(function: Callable[[], Any], interval: float) -> NoReturn:
         time.sleep(max(began + turn * interval - time.monotonic(), 0))
 
 
-class PyTaskHelpers:
+class PyTaskHelpers(Producing):
     """The helpers of one app: `task_app.helpers`, and `self.helpers` in a task.
 
-    `queues` are the names of the queues that lists cover unless told otherwise.
+    `queues` are the names of the queues that lists cover unless told otherwise; `classes` are the task classes
+    that are known here, by name.
     """
 
-    def __init__(self, store: Store, queues: Sequence[str] = ("",)) -> None:
+    def __init__(
+        self, store: Store, queues: Sequence[str] = ("",), classes: Mapping[str, type[Task]] | None = None
+    ) -> None:
         self.store = store
         self.queues = tuple(queues)
-
-    # Making tasks.
-
-    def start_task(
-        self,
-        task: str | type[Task],
-        data: Mapping[str, Any] | None = None,
-        /,
-        *,
-        task_id: Id | None = None,
-        cleanup: bool = True,
-        rescheduling: bool | None = None,
-        queue: str = "",
-        **task_data: Any,
-    ) -> str:
-        """Make a task and push it; returns its id.
-
-        `task` is a name or a class. The data is a dict, or keywords, not both. `cleanup=False` keeps the record
-        after the end. `rescheduling=False` never starts it a second time, `True` does; None leaves it to
-        the class. An id that exists already is written over, and runs again only where it waits.
-        """
-        queue = check_queue_name(queue)
-        if data is not None and task_data:
-            raise InvalidInputError("give the data as a dict or as keywords, not both")
-        row = _row(task, task_data if data is None else data, task_id, cleanup, rescheduling)
-        ((raw, _, _),) = records = _records([row], queue)
-        self.store.queues.create(records, queue)
-        return wire.id_to_str(raw)
-
-    def start_tasks(
-        self,
-        tasks: Iterable[NewTask],
-        *,
-        queue: str = "",
-        progress: Callable[[int], Any] | None = None,
-    ) -> list[str]:
-        """Make many tasks, in batches of 500; returns their ids in order.
-
-        Each is `(task,)`, `(task, data)`, `(task, data, task_id)`, or a dict with the keys `task`, `data`,
-        `task_id`, `cleanup`, `rescheduling`. `progress` is called with how many are made so far, after each batch.
-        """
-        queue = check_queue_name(queue)
-        ids: list[str] = []
-        batches = _Batches(tasks, queue)
-        while batch := batches.take():
-            self.store.queues.create(batch, queue, batches.prepare)
-            ids += [wire.id_to_str(record[0]) for record in batch]
-            if progress:
-                progress(len(ids))
-        return ids
+        self.classes = {} if classes is None else classes
 
     # Controlling tasks.
 
@@ -194,7 +138,7 @@ class PyTaskHelpers:
 
     def set_task(self, task_id: Id, fields: Mapping[str, Any] | None = None, /, **more: Any) -> None:
         """Write fields of a record. `data` may be a dict; everything else becomes text."""
-        values = {name: _field(value) for name, value in {**(fields or {}), **more}.items()}
+        values = {name: as_field(value) for name, value in {**(fields or {}), **more}.items()}
         if not values:
             raise InvalidInputError("set_task needs at least one field")
         self.store.records.set(wire.id_to_bytes(task_id), values)
@@ -228,90 +172,6 @@ class PyTaskHelpers:
             node.decode(): {wire.to_str(k): wire.to_str(v) for k, v in record.items()}
             for node, record in records.items()
         }
-
-
-class _Batches:
-    """Records of new tasks, in batches."""
-
-    def __init__(self, tasks: Iterable[NewTask], queue: str) -> None:
-        self._rows = map(_row_of, tasks)
-        self._queue = queue
-        self._ready: list[NewRecord] | None = None
-        self._problem: Exception | None = None
-
-    def prepare(self) -> None:
-        """Make the next batch, unless it is there: while the server works on the one before. Raises nothing."""
-        if self._ready is None and self._problem is None:
-            try:
-                self._ready = _records(list(islice(self._rows, BATCH)), self._queue)
-            except Exception as error:  # noqa: BLE001 - the caller's own, from the tasks that are given: `take` raises it
-                self._problem = error
-
-    def take(self) -> list[NewRecord]:
-        """The next batch; empty at the end. Raises what is wrong with a task, or what the iterable raised."""
-        self.prepare()
-        if self._problem is not None:
-            raise self._problem
-        batch, self._ready = self._ready, None
-        return batch or []
-
-
-def _row_of(new: NewTask) -> Row:
-    """A row of what `start_tasks` is given."""
-    if type(new) is not tuple and isinstance(new, Mapping):
-        if not set(new) <= KEYS or "task" not in new:
-            raise InvalidInputError(f"a task has the keys {', '.join(sorted(KEYS))}, not {sorted(new)}")
-        cleanup, rescheduling = new.get("cleanup", True), new.get("rescheduling")
-        return _row(new["task"], new.get("data", NOTHING), new.get("task_id"), cleanup, rescheduling)
-    if not 1 <= len(new) <= 3:
-        raise InvalidInputError("a task is (task,), (task, data), (task, data, task_id) or a dict")
-    return _row(*new)
-
-
-def _row(
-    task: Any, data: Any = None, task_id: Id | None = None, cleanup: bool = True, rescheduling: bool | None = None
-) -> Row:
-    """The id, None for one that is to be made, and the words of a record: field, value, field, value, ..."""
-    if data is None:
-        data = NOTHING
-    elif not isinstance(data, Mapping):
-        raise InvalidInputError(f"data is a dict, not {type(data).__name__}")
-    raw = None if task_id is None else wire.id_to_bytes(task_id)
-    words: list[Any] = ["task", task_name(task), "data", wire.encode_json(dict(data)) if data else b"{}"]
-    if not cleanup:
-        words += ("cleanup", "false")
-    if rescheduling is not None:
-        words += ("rescheduling", _field(rescheduling))
-    return raw, words
-
-
-def _records(rows: Sequence[Row], queue: str) -> list[NewRecord]:
-    """The records of rows, complete: what they share is made once for all, as are the ids of those without."""
-    made = secrets.token_hex(16 * len(rows)).encode() if rows else b""
-    shared: list[Any] = ["created", wire.encode_time(time.time())]
-    if queue:
-        shared += ("queue", queue)
-    records = []
-    for number, (raw, words) in enumerate(rows):
-        task_id = made[32 * number : 32 * number + 32] if raw is None else raw
-        records.append(NewRecord(task_id, words + shared, raw is None))
-    return records
-
-
-def task_name(task: str | type[Task]) -> str:
-    """The name of a task that is given as a name or as a class."""
-    name = task if isinstance(task, str) else getattr(task, "NAME", None)
-    if not isinstance(name, str) or not name:
-        raise InvalidInputError(f"task is a name or a Task class, not {wire.shown(task)}")
-    return name
-
-
-def _field(value: Any) -> Any:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, Mapping | list | tuple):
-        return wire.encode_json(value)
-    return value if isinstance(value, bytes | str) else str(value)
 
 
 def _not_found(raw: bytes) -> TaskNotFoundError:

@@ -10,18 +10,17 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 from pytask import names
+from pytask.checks import YEARS_10, as_number, check_boolean, check_duration, check_integer
 from pytask.errors import SettingError
-from pytask.names import refusal, shown
+from pytask.names import shown
 
 Kind = Literal[
     "address", "namespace", "queue names", "node name", "integer", "duration", "boolean", "dotted paths"
@@ -30,7 +29,7 @@ Kind = Literal[
 FILE_TABLE = "pytask-daemon"
 """The settings' table in pyproject.toml is `[tool.pytask-daemon]`; `[tool.pytask]` is another project's."""
 
-_YEARS_10 = 315_360_000.0
+
 _PREFIX = "PYTASK_"
 _PASSWORD_FILE = "PYTASK_REDIS_PASSWORD_FILE"  # noqa: S105  the name of a variable
 _PASSWORD_MAX = 65_536  # bytes; a limit so that /dev/zero ends
@@ -48,7 +47,7 @@ class Setting:
     help: str
     unit: str = ""
     minimum: float = 0
-    maximum: float = _YEARS_10
+    maximum: float = YEARS_10
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -67,7 +66,7 @@ class Setting:
         """The range in words, `''` where there is none."""
         if self.kind not in ("integer", "duration"):
             return ""
-        return f"{_number(self.minimum)} to {_number(self.maximum)} {self.unit}"
+        return f"{as_number(self.minimum)} to {as_number(self.maximum)} {self.unit}"
 
     @property
     def type_text(self) -> str:
@@ -81,14 +80,17 @@ class Setting:
             return str(self.default).lower()
         if isinstance(self.default, tuple):
             return ",".join(names.queue_label(item) for item in self.default)
-        return _number(self.default) if isinstance(self.default, int | float) else str(self.default)
+        return as_number(self.default) if isinstance(self.default, int | float) else str(self.default)
 
     def check(self, value: object) -> Any:
         """The value in its canonical type, or SettingError with the value and what is allowed."""
-        return _CHECKS[self.kind](self, value)
+        if self.kind in ("integer", "duration"):
+            check = check_integer if self.kind == "integer" else check_duration
+            return check(value, self.minimum, self.maximum, self.range_text)
+        return _CHECKS[self.kind](value)
 
 
-def _duration(name: str, default: float, help: str, least: float = 0, most: float = _YEARS_10) -> Setting:
+def _duration(name: str, default: float, help: str, least: float = 0, most: float = YEARS_10) -> Setting:
     return Setting(name, "duration", default, help, "s", least, most)
 
 
@@ -225,7 +227,7 @@ def _check_blocking(values: Mapping[str, float], found: Mapping[str, _Found]) ->
     if timeout > warning:
         return
     texts = [
-        f"{name} ({_number(value)} s, {found[name].origin if name in found else 'default'})"
+        f"{name} ({as_number(value)} s, {found[name].origin if name in found else 'default'})"
         for name, value in (("block_timeout", timeout), ("block_warning", warning))
     ]
     raise SettingError(f"{texts[0]} must be longer than {texts[1]}")
@@ -322,69 +324,6 @@ def _suggestion(name: object, known: Iterable[str], prefix: str = "") -> str:
     return f": did you mean {prefix}{close[0]}?" if close else ""
 
 
-# Checks, one a kind: the canonical value, or SettingError
-
-_INTEGER = re.compile(r"\s*[0-9]{1,18}\s*", re.ASCII)
-_DURATION = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?) ?(ms|s|m|h|d)?\s*", re.ASCII)
-_SECONDS: Mapping[str, Decimal | int] = {"ms": Decimal("0.001"), "s": 1, "m": 60, "h": 3600, "d": 86_400}
-_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-
-
-def _check_integer(setting: Setting, value: object) -> int:
-    number = _read_integer(value)
-    if number is None or not setting.minimum <= number <= setting.maximum:
-        raise refusal(value, f"an integer, {setting.range_text}")
-    return int(number)
-
-
-def _read_integer(value: object) -> int | None:
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, str):
-        return int(value) if _INTEGER.fullmatch(value) else None
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else None
-    return value if isinstance(value, int) else None
-
-
-def _check_duration(setting: Setting, value: object) -> float:
-    number = _read_seconds(value)
-    if number is None or not setting.minimum <= number <= setting.maximum:
-        forms = "as a number of seconds or text like '500ms', '10s', '5m', '1h', '7d'"
-        raise refusal(value, f"a duration, {setting.range_text}, {forms}")
-    return float(number) + 0.0  # never -0.0
-
-
-def _read_seconds(value: object) -> float | None:
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        return value
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    return float(Decimal(match[1]) * _SECONDS[match[2] or "s"]) if match else None
-
-
-def _check_boolean(_setting: Setting, value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    word = value.strip(" \t\r\n").lower() if isinstance(value, str) else ""
-    if word not in _TRUE + _FALSE:
-        raise refusal(value, "true or false (as text also yes, no, on, off, 1, 0)")
-    return word in _TRUE
-
-
-_CHECKS: Mapping[Kind, Callable[[Setting, object], object]] = {
-    "namespace": lambda _setting, value: names.check_namespace(value),
-    "queue names": lambda _setting, value: names.check_queue_names(value),
-    "node name": lambda _setting, value: names.check_node_name(value),
-    "integer": _check_integer,
-    "duration": _check_duration,
-    "boolean": _check_boolean,
-    "dotted paths": lambda _setting, value: names.check_python_paths(value),
-    "address": lambda _setting, value: value,  # the store knows what it can connect to
-}
-
-
 _FLAGS = {"queues": "--queue", "node_name": "--name", "redis": "--url"}  # shorter than their settings
 
 
@@ -392,5 +331,11 @@ def _flag(name: str) -> str:
     return _FLAGS.get(name, "--" + name.replace("_", "-"))
 
 
-def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) else str(value)
+_CHECKS: Mapping[Kind, Callable[[object], object]] = {
+    "namespace": names.check_namespace,
+    "queue names": names.check_queue_names,
+    "node name": names.check_node_name,
+    "boolean": check_boolean,
+    "dotted paths": names.check_python_paths,
+    "address": lambda value: value,  # the store knows what it can connect to
+}

@@ -8,14 +8,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
 from pytask.errors import InvalidInputError, PyTaskError, TaskDefinitionError
+from pytask.names import shown
+from pytask.options import OPTIONS, check_class
+from pytask.retry import Exponential
 
 NAME_RULE = re.compile(r"[A-Za-z0-9_./:-]{1,200}")
 EVENT_RULE = re.compile(r"[A-Za-z0-9_.:/-]{1,100}")
+MOST_NOTE = 1000  # characters
+Exceptions = type[BaseException] | str | Sequence[type[BaseException] | str]
 
 
 class TaskContext(Protocol):
@@ -48,6 +54,9 @@ class TaskContext(Protocol):
     def emit(self, event: str, data: Any) -> None:
         """Send an event."""
 
+    def progress(self, data: Any) -> None:
+        """Tell how far the task is."""
+
 
 class Task:
     """One kind of work. A subclass sets `NAME`, takes its data in `__init__` and works in `start`.
@@ -66,20 +75,52 @@ class Task:
     A task runs in a greenlet of its own; `self.id`, `self.emit` and the rest work from `__init__` on.
 
     Class attributes: `NAME`, by which producers call it; `forever`, true for work that never ends by
-    itself: a node that stops returns it to the queue at once; `rescheduling`, false for work that must never
-    be started a second time by itself: it ends as LOST where its node dies or ends first; `local_only`, true for
-    a task that `start_local_task` alone may start and no producer.
+    itself: a node that stops returns it to the queue at once; `local_only`, true for a task that
+    `start_local_task` alone may start and no producer. The others are the defaults of options, None where there
+    is none: docs/options.md tells each with its unit. A record's own field goes before them.
     """
 
     NAME: ClassVar[str] = ""
     forever: ClassVar[bool] = False
-    rescheduling: ClassVar[bool] = True
     local_only: ClassVar[bool] = False
 
-    _context: TaskContext | None = None
+    queue: ClassVar[str | None] = None
+    delay: ClassVar[float | str | None] = None
+    expires_in: ClassVar[float | str | None] = None
+    timeout: ClassVar[float | str | None] = None
+    retries: ClassVar[int | None] = None
+    retry_delay: ClassVar[float | str | Sequence[float | str] | Exponential | None] = None
+    retry_on: ClassVar[Exceptions | None] = None
+    no_retry_on: ClassVar[Exceptions | None] = None
+    result_ttl: ClassVar[float | str | None] = None
+    failure_ttl: ClassVar[float | str | None] = None
+    cleanup: ClassVar[Any] = None  # a bool; a method of this name is the class's own
+    rescheduling: ClassVar[bool | None] = None
+    unique: ClassVar[bool | str | None] = None
+    max_running: ClassVar[int | None] = None
+    concurrency_key: ClassVar[str | None] = None
+    max_running_per_key: ClassVar[int | None] = None
+    rate: ClassVar[str | None] = None
+    rate_key: ClassVar[str | None] = None
+    title: ClassVar[str | None] = None
+
+    _context: Any = None  # a TaskContext
 
     class Error(PyTaskError):
         """Raise it in a task to end it as ERROR; its text becomes the output."""
+
+    class Retry(PyTaskError):
+        """Raise it in a task to be tried again: `raise self.Retry("no answer", after=10)`.
+
+        `after` in seconds; None leaves it to `retry_delay`. Where `retries` is set and used up it ends as ERROR.
+        """
+
+        def __init__(self, message: str = "another attempt is asked for", *, after: float | None = None) -> None:
+            super().__init__(message)
+            self.after: float | None = None if after is None else OPTIONS["delay"].check(after)
+
+    class Discard(PyTaskError):
+        """Raise it in a task to end it as DISCARDED; its text becomes the output."""
 
     def __init__(self) -> None:
         """Take the data: the keys of the JSON object are keyword arguments. Without data there are none."""
@@ -93,6 +134,21 @@ class Task:
 
         Called in another greenlet than `start`; may block, for up to 5 seconds.
         """
+
+    def get_retry_interval(self, exception: BaseException) -> float | None:  # noqa: ARG002 - for who overrides it
+        """Seconds to wait before the next attempt after this exception; None for no further attempt.
+
+        Where a class defines it, it decides in place of `retry_on` and `retry_delay`; `retries`, where that is
+        set, still is the most. After a timeout the exception is a TimeoutError.
+        """
+        return None
+
+    def on_message(self, message: dict[str, Any]) -> None:
+        """Take a JSON object that was sent to `task-<id>-control`. Called in a greenlet of its own, one at a time.
+
+        What it raises is told of in the log and by an event `message-failed`; the task goes on.
+        """
+        raise NotImplementedError
 
     @staticmethod
     def provide_context() -> contextlib.AbstractContextManager[Any]:
@@ -110,11 +166,20 @@ class Task:
             raise InvalidInputError("an event name is 1 to 100 characters of A-Z a-z 0-9 _ . : / -")
         self._running.emit(event, data)
 
+    def progress(self, done: float, total: float | None = None, note: str | None = None) -> None:
+        """Tell how far the task is: event `progress` with these three, and the record's field `progress`.
+
+        May be called as often as it is convenient: at most ten a second are sent, the last one in any case.
+        Raises InvalidInputError where `done` or `total` is no number of 0 or more, or `note` is no text.
+        """
+        self._running.progress({"done": _amount("done", done), "total": _total(total), "note": _note(note)})
+
     @property
     def _running(self) -> TaskContext:
-        if self._context is None:
+        context: TaskContext | None = self._context
+        if context is None:
             raise PyTaskError(f"{type(self).__name__} is not running on a node: it has no id, redis or helpers")
-        return self._context
+        return context
 
     @property
     def id(self) -> str:
@@ -147,6 +212,22 @@ class Task:
         return self._running.helpers
 
 
+def _amount(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise InvalidInputError(f"progress: {name} is a number of 0 or more, not {shown(value)}")
+    return value
+
+
+def _total(value: object) -> float | None:
+    return None if value is None else _amount("total", value)
+
+
+def _note(value: object) -> str | None:
+    if value is not None and not (isinstance(value, str) and len(value) <= MOST_NOTE):
+        raise InvalidInputError(f"progress: note is text of at most {MOST_NOTE} characters, not {shown(value)}")
+    return value
+
+
 def check_task_class(task_class: object) -> type[Task]:
     """The class itself where it can be registered. Raises TaskDefinitionError, which says what is wrong."""
     if not (inspect.isclass(task_class) and issubclass(task_class, Task)):
@@ -163,12 +244,21 @@ def check_task_class(task_class: object) -> type[Task]:
         raise TaskDefinitionError(f"{label} has no start(): define what the task does")
     _refuse_coroutine(label, "start", task_class.start)
     _refuse_coroutine(label, "stop", task_class.stop)
+    try:
+        check_class(task_class)
+    except InvalidInputError as error:
+        raise TaskDefinitionError(f"{label}: {error}") from None
     return task_class
 
 
 def _refuse_coroutine(label: str, name: str, function: Callable[..., Any]) -> None:
     if asyncio.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise TaskDefinitionError(f"{label}: {name} is async, tasks run in greenlets: write a plain `def {name}`")
+
+
+def takes_messages(task_class: type[Task]) -> bool:
+    """Does the class define `on_message`?"""
+    return task_class.on_message is not Task.on_message
 
 
 def takes_stop(task_class: type[Task]) -> bool:

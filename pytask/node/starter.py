@@ -180,7 +180,7 @@ class Starter:
 
     def _names_once(self) -> str:
         """The tasks of this node that may start only once, as their classes say; names have no spaces."""
-        return " ".join(name for name, task in self.state.classes.items() if not task.rescheduling)
+        return " ".join(name for name, task in self.state.classes.items() if task.rescheduling is False)
 
     def begin_again(self, run: Run) -> None:
         """Read the record anew for a run of a claim that is ours still (reload)."""
