@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from typing import Any, NamedTuple
 
-from gevent import GreenletExit
+from greenlet import GreenletExit  # gevent's own; so it is there without gevent
 
 from pytask import states, wire
 from pytask.task import Task

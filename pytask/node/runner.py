@@ -6,7 +6,6 @@ on explicitly, since a greenlet that was killed calls itself successful.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import time
 from collections import deque
@@ -18,7 +17,8 @@ from gevent import GreenletExit
 
 from pytask import states, wire
 from pytask.node import outcome as outcomes
-from pytask.node.outcome import BadInput, Outcome, UnknownName
+from pytask.node.building import build, read_data, resolve
+from pytask.node.outcome import Outcome, UnknownName
 from pytask.node.report import Report
 from pytask.node.run import FINISH, RUN, Run
 from pytask.node.state import NodeState
@@ -156,7 +156,7 @@ class Runner:
             self.settle(run, outcome)
 
     def _attempt(self, run: Run) -> Outcome:
-        task_class = self._resolve(run)
+        task_class = resolve(self.state.classes, run.name)
         data = self._read(run)
         if task_class.provide_context is Task.provide_context:
             return self._call(run, task_class, data)
@@ -165,37 +165,14 @@ class Runner:
             outcome = self._call(run, task_class, data)
         return outcome  # noqa: RET504 - the context may swallow what is raised
 
-    def _resolve(self, run: Run) -> type[Task]:
-        if run.name is None:
-            raise BadInput("the record has no field 'task': HSET it to the NAME of a task")
-        task_class = self.state.classes.get(run.name.decode("utf-8", "replace"))
-        if task_class is None:
-            raise UnknownName
-        if task_class.local_only:
-            raise BadInput(f"the task {task_class.NAME} runs on nodes by itself: no producer may start it")
-        return task_class
-
     def _read(self, run: Run) -> dict[str, Any]:
-        if run.size == 0 or run.data == b"{}":
-            return {}
-        if run.size > self.max_data:
-            raise BadInput(f"the field 'data' has {run.size} bytes; the limit (max_data) is {self.max_data}")
-        assert run.data is not None
         try:
-            return wire.decode_object(run.data)
-        except wire.WireError as error:
-            raise BadInput(f"the field 'data' {error}") from None
+            return read_data(run.data, run.size, self.max_data)
         finally:
             run.data = None  # a task that runs for days need not hold it twice
 
     def _call(self, run: Run, task_class: type[Task], data: dict[str, Any]) -> Outcome:
-        task = task_class.__new__(task_class)
-        task._context = RunContext(run, self)
-        try:
-            task.__init__(**data)  # type: ignore[misc]  # so that __init__ finds id and emit
-        except TypeError as error:
-            raise _wrong_arguments(task_class, data) or error from error
-        run.task = task
+        run.task = task = build(task_class, RunContext(run, self), data)
         return outcomes.success(task.start(), self.max_data)
 
     def _give_to_others(self, run: Run) -> None:
@@ -245,13 +222,3 @@ def call_handlers(state: NodeState, error: BaseException) -> None:
             raise
         except BaseException:  # the edge of user code: sys.exit() in a handler must not end the node
             log.exception("an exception handler failed")
-
-
-def _wrong_arguments(task_class: type[Task], data: dict[str, Any]) -> BadInput | None:
-    try:
-        inspect.signature(task_class.__init__).bind(None, **data)
-    except TypeError as error:
-        return BadInput(f"the field 'data' does not fit {task_class.NAME}: {error}")
-    except ValueError:
-        return None
-    return None
