@@ -33,9 +33,17 @@ KEY_TABLE = (
         "<ns>task-<id>",
         "hash",
         "task",
-        "producer, begin, finish, unknown, survive, restart, stop, cleanup",
+        "producer, begin, finish, emit, unknown, survive, restart, stop, cleanup",
         "until Cleanup or its producer removes it",
         "the record of a task",
+    ),
+    KeyRow(
+        "{<ns>task-<id>}:events",
+        "stream",
+        "task",
+        "emit, finish",
+        "seven days without a new event, or `failure_ttl` where that is longer",
+        "what the task emitted and logged, and how its attempts failed; none where the id has a brace",
     ),
     KeyRow(
         "<q>",
@@ -265,6 +273,12 @@ class Keys:
     def task(self, task_id: bytes) -> bytes:
         """The record of a task; the channel of its events has the same name."""
         return self._task + task_id
+
+    def events(self, task_id: bytes) -> bytes | None:
+        """The stream of a task's kept events; None for an id with a brace, whose stream would lie elsewhere."""
+        if b"{" in task_id or b"}" in task_id:
+            return None
+        return b"{" + self._task + task_id + b"}:events"
 
     def id_of_task(self, key: bytes) -> bytes | None:
         """The id of the task whose record has this key; None for any other key."""

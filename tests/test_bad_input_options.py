@@ -13,6 +13,8 @@ MEGABYTE = "x" * 1_000_000
 VALUES = ["", "text", "nan", "-nan", "inf", "-inf", "1e400", "-1", "0x10", "9007199254740993", b"\xff", MEGABYTE]
 FAR = {"inf", "1e400", "9007199254740993"}
 PAST = {"-inf", "-1", "0x10"}
+LATER = {"9007199254740993"}  # seconds: a time in the far future, which is allowed
+GOOD = {"retry_on": {"text", "nan", "inf", MEGABYTE}}
 DAY = 86_400_000_000  # microseconds
 
 
@@ -97,11 +99,34 @@ def test_a_hostile_control_is_no_stop(attack):
     all_run(attack, "control")
 
 
-@row("a field `timeout`, `retries`, `result_ttl`, `cleanup`, `queue`, `title`, `created` ... of any content")
-def test_hostile_options_do_not_keep_a_task_from_its_end(attack):
+@row("a field `cleanup`, `queue`, `title`, `created`, `result_ttl` ... of any content")
+def test_hostile_fields_do_not_keep_a_task_from_its_end(attack):
     attack.start()
-    all_run(attack, "timeout", "retries", "cleanup", "queue", "unique", "title", "workflow", "created", "unknown")
-    all_run(attack, "result_ttl")
+    all_run(attack, "cleanup", "queue", "title", "workflow", "created", "unknown", "result_ttl", "failure_ttl")
+
+
+@row("a field `timeout`, `retries`, `retry_delay`, `retry_on`, `delay`, `expires_in` that is none")
+@pytest.mark.parametrize("field", ["timeout", "retries", "retry_delay", "retry_on", "delay", "expires_in"])
+def test_an_option_that_is_none_ends_its_task_and_says_what_is_allowed(attack, field):
+    attack.start()
+    good = GOOD.get(field, set())
+    for task_id, value in push_all(attack, field).items():
+        if value == "" or value in good:
+            attack.ends(task_id, "SUCCESS")
+        elif value == b"\xff":
+            attack.ends(task_id, "ERROR", f"the field '{field}' is not UTF-8")
+        elif value not in LATER:
+            attack.ends(task_id, "ERROR", f"the field '{field}': ", "is not allowed: it must be")
+
+
+@row("a field that means nothing")
+def test_a_field_that_means_nothing_is_ignored_and_told_of_once(attack):
+    attack.start()
+    for task_id in ("M1", "M2"):
+        attack.create(task_id, "echo", {"n": 1}, retires="3", **{"evil\nline": "x"})
+        attack.ends(task_id, "SUCCESS", '{"n":1}')
+    assert attack.node.text().count("fields that mean nothing and are ignored") == 1
+    assert "'evil\\\\nline retires'" in attack.node.text()
 
 
 @row("a field `due` that is no time")
@@ -112,8 +137,10 @@ def test_a_hostile_due_is_a_far_time_or_none(attack):
             attack.server.wait_for_state(task_id, "SCHEDULED")
             wait_until(lambda task_id=task_id: attack.server.redis.zscore("{new-task}:due", task_id) == 1e12)
             attack.events.wait_for(task_id, "scheduled")
-        else:
+        elif value == "" or value in PAST:
             attack.ends(task_id, "SUCCESS")
+        else:
+            attack.ends(task_id, "ERROR", "the field 'due'")
 
 
 @row("a field `expires` that is no time")
@@ -122,8 +149,10 @@ def test_a_hostile_expires_is_a_past_time_or_none(attack):
     for task_id, value in push_all(attack, "expires").items():
         if value in PAST:
             attack.ends(task_id, "EXPIRED", "expired before it began")
-        else:
+        elif value == "" or value in FAR:
             attack.ends(task_id, "SUCCESS")
+        else:
+            attack.ends(task_id, "ERROR", "the field 'expires'")
 
 
 @row("a field `state` that is no state")

@@ -86,7 +86,7 @@ def test_begin_tells_of_a_record_that_is_missing_or_none(task):
 
 def test_a_record_without_a_task_is_no_missing_one(task):
     task.server.redis.hset("task-T", "data", "{}")
-    assert task.begin() == [b"run", None, b"{}", 2, 1, 0, b"", 0, 0]
+    assert task.begin() == [b"run", None, b"{}", 2, 1, 0, b"", 0, 0, b""]
 
 
 def test_the_answer_for_a_first_start_without_options_leaves_out_what_is_zero_or_absent(task):
@@ -96,7 +96,7 @@ def test_the_answer_for_a_first_start_without_options_leaves_out_what_is_zero_or
     )
     assert answer == [b"run", b"noop", b'{"a":1}']
     task.has(data='{"a":1}', suspect="1", attempt="1")
-    assert task.begin(22) == [b"run", b"noop", b'{"a":1}', 7, 2, 0, b"", 1, 0]
+    assert task.begin(22) == [b"run", b"noop", b'{"a":1}', 7, 2, 0, b"", 1, 0, b""]
 
 
 def test_begin_notes_that_a_due_was_obeyed_and_mends_a_note_that_makes_no_sense(task):
@@ -113,7 +113,7 @@ def test_begin_marks_the_record_and_says_what_to_run(task):
     task.has(data='{"a":1}', cleanup="false", output="old", ended="1", attempt="1")
     task.server.redis.expire("task-T", 100)
     before = time.time()
-    assert task.begin(21) == [b"run", b"noop", b'{"a":1}', 7, 2, 0, b"false", 0, 0]
+    assert task.begin(21) == [b"run", b"noop", b'{"a":1}', 7, 2, 0, b"false", 0, 0, b""]
     assert (task["state"], task["fence"], task["node"], task["at"]) == ("RUNNING", "21", A.decode(), "new-task")
     assert (task["attempt"], task["deliveries"], task["due_used"]) == ("2", None, None), "absent is 0"
     for name in ("started", "last_update", "created"):
@@ -248,17 +248,17 @@ BEGINS = {
         [b"run"],
         "RUNNING",
     ),
-    "only once, says the class": (RUNS, {"lost": 1, "once": "x noop y"}, [b"tail", b"LOST"], "LOST"),
-    "another class may start only once": (RUNS, {"lost": 1, "once": "noop2 no"}, [b"run"], "RUNNING"),
+    "only once, says the class": (RUNS, {"lost": 1, "once": "x once\nnoop once\ny"}, [b"tail", b"LOST"], "LOST"),
+    "another class may start only once": (RUNS, {"lost": 1, "once": "noop2 once\nno once"}, [b"run"], "RUNNING"),
     "the record goes before the class": (
         {**RUNS, "rescheduling": "true"},
-        {"lost": 1, "once": "noop"},
+        {"lost": 1, "once": "noop once"},
         [b"run"],
         "RUNNING",
     ),
     "junk does not go before the class": (
         {**RUNS, "rescheduling": "yes"},
-        {"lost": 1, "once": "noop"},
+        {"lost": 1, "once": "noop once"},
         [b"tail", b"LOST"],
         "LOST",
     ),
@@ -353,13 +353,13 @@ def test_a_task_on_probation_keeps_its_counts_whatever_its_claims_do(task):
         assert task.begin(fence, lost)[:2] == [b"probation", 2]
         assert (task["state"], task["deliveries"], task["attempt"]) == ("WAIT", "8", "2")
     assert task.heard() == []
-    assert task.begin(60, wish="granted") == [b"run", b"noop", None, 0, 3, 8, b"", 2, 0]
+    assert task.begin(60, wish="granted") == [b"run", b"noop", None, 0, 3, 8, b"", 2, 0, b""]
     assert [event["event"] for event in task.heard()] == ["running"]
 
 
 def test_the_record_says_that_a_task_may_start_only_once_from_its_start_on(task):
     task.has()
-    assert task.begin(once="noop")[-1] == 1
+    assert task.begin(once="noop once")[8] == 1
     assert task["rescheduling"] == "false"
     assert task.begin(30, node=B)[:2] == [b"tail", b"LOST"], "a node that does not know the class obeys it"
     assert task["output"] == "its node died while it ran, and it may start only once (rescheduling is false)"

@@ -412,7 +412,7 @@ OURS = {"state": "RUNNING", "fence": 20, "node": A, "at": Q, "attempt": 1}
 
 def test_emit_publishes_for_the_run_that_owns_the_record_and_returns_its_control(task):
     task.has(**OURS)
-    rows = [(b"T", b"20", b'{"event":"a"}'), (b"T", b"20", b""), (b"T", b"19", b'{"event":"b"}')]
+    rows = [(b"T", b"20", b'{"event":"a"}', ""), (b"T", b"20", b"", ""), (b"T", b"19", b'{"event":"b"}', "")]
     assert task.records.emit(A, Q, rows) == [b"", b"", b"fenced"]
     assert task.heard() == [{"event": "a"}]
     task.server.redis.hset("task-T", "control", "stop")
@@ -422,9 +422,9 @@ def test_emit_publishes_for_the_run_that_owns_the_record_and_returns_its_control
 @pytest.mark.parametrize("change", [{"fence": 21}, {"node": B}, {"at": MAIL}, {"closed": 20}])
 def test_emit_refuses_a_run_that_does_not_own_its_record(task, change):
     task.has(**{**OURS, **change})
-    assert task.records.emit(A, Q, [(b"T", b"20", b'{"event":"a"}')]) == [b"fenced"]
+    assert task.records.emit(A, Q, [(b"T", b"20", b'{"event":"a"}', "")]) == [b"fenced"]
     task.server.redis.delete("task-T")
-    assert task.records.emit(A, Q, [(b"T", b"20", b'{"event":"a"}')]) == [b"fenced"]
+    assert task.records.emit(A, Q, [(b"T", b"20", b'{"event":"a"}', "")]) == [b"fenced"]
     assert task.heard() == []
 
 

@@ -1,4 +1,4 @@
-"""Control: the one reader of pub/sub. Takes `stop` and `reload` from `task-<id>-control`, for any task.
+"""Control: the one reader of pub/sub. Takes `stop`, `reload` and messages from `task-<id>-control`, for any task.
 
 Its connection also carries the node's liveness subscription: a killed process drops it within milliseconds,
 and Monitors see that. After each reconnect every run's record is compared, since messages may be missed.
@@ -13,8 +13,10 @@ from gevent.event import Event
 
 from pytask import wire
 from pytask.node.local import LocalTasks
+from pytask.node.mail import deliver
 from pytask.node.outcome import RELOAD
 from pytask.node.reconcile import Reconcile
+from pytask.node.report import Report
 from pytask.node.run import Run
 from pytask.node.service import Service
 from pytask.node.state import NodeState
@@ -36,6 +38,7 @@ class Control(Service):
         stopper: Stopper,
         reconcile: Reconcile,
         local: LocalTasks,
+        report: Report,
         make_listener: Callable[[list[bytes], list[bytes]], Listener],
     ) -> None:
         super().__init__()
@@ -43,6 +46,7 @@ class Control(Service):
         self.stopper = stopper
         self.reconcile = reconcile
         self.local = local
+        self.report = report
         self.make_listener = make_listener
         self.standing = Event()
         self.on_cut: Callable[[], None] = lambda: None  # called when the subscription is gone
@@ -85,9 +89,11 @@ class Control(Service):
             self.stopper.stop(run)
         elif data == b"reload":
             self.stopper.end(run, RELOAD)
+        elif data.startswith(b"{"):
+            deliver(run, data, self.report, self.state.settings.max_data)
         else:
             log.warning(
-                "id %s: the control message %s is none of 'stop', 'reload': ignored",
+                "id %s: the control message %s is none of 'stop', 'reload' and no JSON object: ignored",
                 wire.shown(run.id),
                 wire.shown(data),
             )

@@ -18,7 +18,7 @@ from pytask.errors import StoreError
 from pytask.node import outcome as outcomes
 from pytask.node.runner import call_handlers
 from pytask.node.state import NodeState
-from pytask.task import Task, takes_stop
+from pytask.task import Task, takes_messages, takes_stop
 
 log = logging.getLogger("pytask.node")
 
@@ -67,6 +67,10 @@ class LocalRun:
         encoded = wire.encode_json(data, self.local.state.settings.max_data)
         self.local.state.store.records.publish(self.raw_id, wire.encode_event(event, encoded))
 
+    def progress(self, data: Any) -> None:
+        """Publish how far it is."""
+        self.emit("progress", data)
+
     def start(self) -> None:
         """Run in a greenlet, again and again where it fails."""
         self.greenlet = gevent.spawn(self._run)
@@ -107,6 +111,14 @@ class LocalRun:
             asked.join(STOP_SECONDS)
         self.greenlet.kill(timeout=STOP_SECONDS)
         self.state = states.STOPPED
+
+    def take(self, message: bytes) -> None:
+        """Hand a message to the task."""
+        try:
+            if self.task is not None:
+                self.task.on_message(wire.decode_object(message))
+        except BaseException as error:  # noqa: BLE001 - the edge of user code
+            log.warning("on_message() of local task %s: %s", self.id, wire.shown(outcomes.text_of(error), 200))
 
     def _ask(self) -> None:
         assert self.task is not None
@@ -155,12 +167,14 @@ class LocalTasks:
                 self.state.store.records.remove(run.raw_id)
 
     def control(self, task_id: bytes, message: bytes) -> None:
-        """Obey `stop` and `reload`."""
+        """Obey `stop` and `reload`, and hand messages over."""
         run = self.runs[task_id]
         if message == b"stop":
             gevent.spawn(run.stop)
         elif message == b"reload":
             gevent.spawn(self._reload, run)
+        elif message.startswith(b"{") and takes_messages(run.task_class):
+            gevent.spawn(run.take, message)
         else:
             log.warning("local task %s: control message %s ignored", run.id, wire.shown(message))
 

@@ -18,6 +18,7 @@ import gevent
 from gevent.event import Event
 
 from pytask.errors import StoreError, StoreRefused, StoreUnavailable
+from pytask.node.capture import Capture
 from pytask.node.closing import Closing
 from pytask.node.control import Control
 from pytask.node.heartbeat import Heartbeat
@@ -78,7 +79,8 @@ class Node:
         for task_class, data in local_tasks:
             self.local.add(task_class, data)
         self.presence = Presence(self.state, self.local)
-        self.control = Control(self.state, self.stopper, self.reconcile, self.local, self._listen)
+        self.control = Control(self.state, self.stopper, self.reconcile, self.local, self.report, self._listen)
+        self.capture = Capture(logs=settings.capture_logs, prints=settings.capture_print)
         self._waker = gevent.get_hub().loop.async_()
         self._waker.start(self._after_beat)
         self.heartbeat = Heartbeat(self.state, self._beat_store, self._waker.send)
@@ -101,6 +103,7 @@ class Node:
         self.stopper.restart = self.starter.begin_again
         self.stopper.on_early_stop = self.probation.wake
         self.runner.on_suspect_end = self.probation.wake
+        self.runner.on_timeout = self.stopper.time_out
         self.probation.begin = self.starter.begin_or_return
         self.reconcile.heartbeat = self.heartbeat
         self.heartbeat.listening = self.control.standing.is_set
@@ -154,6 +157,7 @@ class Node:
     def start(self) -> None:
         """Begin to work. Raises StoreUnavailable where Redis does not answer for `connect_timeout` seconds."""
         self._reach()
+        self.capture.start()
         self.heartbeat.start()
         for service in self.services:
             service.start()
@@ -260,6 +264,7 @@ class Node:
         return HURRIED_FLUSH_SECONDS if self.hurry.is_set() else FLUSH_SECONDS
 
     def _leave(self) -> None:
+        self.capture.stop()
         with gevent.Timeout(self._flush_seconds, False):
             self.local.stop()
             self.report.wait_until_sent(FLUSH_SECONDS)

@@ -34,6 +34,7 @@ class Outcome(NamedTuple):
     output: bytes
     event: bytes
     error: BaseException | None = None
+    due: bytes = b""  # of RETRY: `+` and seconds
 
     @property
     def size(self) -> int:
@@ -68,9 +69,25 @@ def success(value: Any, limit: int) -> Outcome:
 
 def judge(error: BaseException) -> Outcome:
     """The outcome of a task that raised."""
-    if isinstance(error, Task.Error | BadInput):
+    if isinstance(error, Task.Error | BadInput | Task.Retry):
         return failure(states.ERROR, text_of(error), error)
+    if isinstance(error, Task.Discard):
+        return failure(states.DISCARDED, text_of(error))
     return failure(states.EXCEPTION, traceback_of(error), error)
+
+
+def timed_out(seconds: float, note: str = "") -> Outcome:
+    """The attempt took too long."""
+    text = f"the attempt took longer than its timeout of {seconds:g} s{note}"
+    return failure(states.TIMEOUT, text, TimeoutError(text))
+
+
+def retry(failed: Outcome, attempt: int, seconds: float) -> Outcome:
+    """The attempt failed, and another one follows in so many seconds."""
+    words = failed.output.decode("utf-8", "backslashreplace")
+    told = {"attempt": attempt, "state": failed.state, "error": words, "delay": round(seconds, 3)}
+    event = wire.encode_event("retry", wire.encode_json(told))
+    return Outcome(states.RETRY, failed.output, event, failed.error, b"+%.6f" % seconds)
 
 
 def failure(state: str, text: str, error: BaseException | None = None) -> Outcome:

@@ -171,7 +171,7 @@ class Reconcile(Service):
             mine = [run for run in runs if run.queue is queue and run.node == self.state.id]
             if not mine:
                 continue
-            rows = [(run.id, run.fence, b"") for run in mine]
+            rows = [(run.id, run.fence, b"", "") for run in mine]
             verdicts = self.state.store.records.emit(self.state.id, queue.key, rows)
             for run, verdict in zip(mine, verdicts, strict=True):
                 if verdict == b"fenced" and run.phase == RUN:

@@ -20,11 +20,14 @@ from pytask.node.outbox import Outbox, Row, iter_answered
 from pytask.node.outcome import Outcome, failure
 from pytask.node.run import Run
 from pytask.node.state import NodeState
+from pytask.settings import Settings
+from pytask.store.records import NOTHING, Keep
 
 log = logging.getLogger("pytask.node")
 
 MOST_EVENTS = 10_000
 MOST_EVENT_BYTES = 67_108_864
+LEAST_KEPT = 604_800.0  # seconds
 
 
 class Report(Outbox):
@@ -41,30 +44,48 @@ class Report(Outbox):
         self.on_stop: Callable[[Run], None] = lambda _run: None
         self._room = Event()
         self._event_bytes = 0  # of events that are not sent yet
-        self._events = self.box(self._send_events, len)
+        self._keep = keep_of(state.settings)
+        self._events = self.box(self._send_events, lambda row: len(row[0]))
         self._finishes = self.box(self._send_finishes, attrgetter("size"))
+        self._kept_finishes = self.box(self._send_kept_finishes, attrgetter("size"))
         self._unknown = self.box(self._send_unknown)
 
-    def emit(self, run: Run, event: bytes) -> None:
-        """An event of a run; waits while too many are unsent."""
-        while len(self._events) >= MOST_EVENTS or self._event_bytes >= MOST_EVENT_BYTES:
+    def emit(self, run: Run, event: bytes, how: str = "") -> None:
+        """An event of a run; waits while too many are unsent. `how`: see `Records.emit`."""
+        while self.is_full:
             self._room.clear()
             self._room.wait()
+        self.emit_now(run, event, how)
+
+    def emit_now(self, run: Run, event: bytes, how: str = "") -> None:
+        """An event of a run, however many are unsent."""
         self._event_bytes += len(event)
-        self.add(self._events, run, event)
+        if how == "keep":
+            run.kept = True
+        self.add(self._events, run, (event, how))
+
+    @property
+    def is_full(self) -> bool:
+        """Does an event have to wait?"""
+        return len(self._events) >= MOST_EVENTS or self._event_bytes >= MOST_EVENT_BYTES
 
     def finish(self, run: Run, outcome: Outcome) -> None:
-        """The outcome of a run."""
-        self.add(self._finishes, run, outcome)
+        """The outcome of a run. What a run tells at its end is kept where it kept something before."""
+        keeps = self._keep.most and (run.kept or run.attempt > 1 or outcome.state == states.RETRY)
+        if keeps and self.state.store.keys.events(run.id):
+            run.kept = True
+            self.add(self._kept_finishes, run, outcome)
+        else:
+            self.add(self._finishes, run, outcome)
 
     def unknown(self, run: Run) -> None:
         """No class of that name here."""
         self.add(self._unknown, run, None)
 
     def _send_events(self, queue: QueueKeys, node: bytes, rows: list[Row]) -> None:
-        triples = [(run.id, run.fence, event) for run, event in rows]
-        verdicts = self.state.store.records.emit(node, queue.key, triples)
-        for (run, event), verdict in iter_answered(rows, verdicts):
+        four = [(run.id, run.fence, event, how) for run, (event, how) in rows]
+        verdicts = self.state.store.records.emit(node, queue.key, four, self._keep)
+        for (run, (event, _)), verdict in iter_answered(rows, verdicts):
             self._event_bytes -= len(event)
             self._room.set()
             if verdict == b"fenced":
@@ -72,10 +93,13 @@ class Report(Outbox):
             elif verdict == b"stop":
                 self.on_stop(run)
 
-    def _send_finishes(self, queue: QueueKeys, node: bytes, rows: list[Row]) -> None:
-        six = [(run.id, run.fence, o.state, o.output, b"", o.event) for run, o in rows]
+    def _send_kept_finishes(self, queue: QueueKeys, node: bytes, rows: list[Row]) -> None:
+        self._send_finishes(queue, node, rows, self._keep)
+
+    def _send_finishes(self, queue: QueueKeys, node: bytes, rows: list[Row], keep: Keep = NOTHING) -> None:
+        six = [(run.id, run.fence, o.state, o.output, o.due, o.event) for run, o in rows]
         points.reach("before-finish")
-        answers = self.state.store.records.finish(node, queue.key, six)
+        answers = self.state.store.records.finish(node, queue.key, six, keep)
         points.reach("after-finish")
         for (run, _), answer in iter_answered(rows, answers):
             self._follow(run, answer)
@@ -100,6 +124,11 @@ class Report(Outbox):
             self.closing.release(run, "none")
         else:
             self.closing.tail(run, answer[1], answer[2])
+
+
+def keep_of(settings: Settings) -> Keep:
+    """How many events of a task are kept, and for how long."""
+    return Keep(settings.keep_events, int(max(settings.failure_ttl, LEAST_KEPT) * 1000))
 
 
 def _unknown_event(run: Run) -> bytes:

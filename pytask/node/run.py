@@ -29,9 +29,9 @@ class Run:
     """One claim. `wish` is what shall become of the run when its greenlet ends: see `stopper`."""
 
     __slots__ = (
-        "attempt", "claim", "cleanup", "data", "deliveries", "fence", "greenlet", "id", "key", "name", "node",
-        "once", "phase", "queue", "runs", "size", "stop_wanted", "stopping", "suspect", "takes_place", "task",
-        "wish",
+        "attempt", "claim", "cleanup", "data", "deliveries", "fence", "greenlet", "id", "kept", "key",
+        "mail", "name", "node", "once", "options", "phase", "policy", "progress", "queue", "runs",
+        "size", "stop_wanted", "stopping", "suspect", "takes_place", "task", "timer", "wish",
     )  # fmt: skip
 
     def __init__(self, queue: QueueKeys, node: bytes, claim: Claim) -> None:
@@ -57,6 +57,12 @@ class Run:
         self.suspect = 0  # deaths of nodes that count against its task
         self.once = False  # it may not start a second time
         self.cleanup = True
+        self.options: dict[str, bytes] | None = None  # that its record sets and a node reads
+        self.kept = False  # has it a stream of events?
+        self.policy: Any = None  # what these, and its class, say of timeouts and retries
+        self.timer: Any = None  # of its timeout
+        self.progress: Any = None  # what it said of that and is not sent
+        self.mail: Any = None  # messages that it has not taken
 
     def renew(self, claim: Claim) -> None:
         """The claim has a new fence."""

@@ -16,11 +16,14 @@ import gevent
 from gevent import GreenletExit
 
 from pytask import states, wire
+from pytask.context import current
 from pytask.node import outcome as outcomes
 from pytask.node.building import build, read_data, resolve
 from pytask.node.outcome import Outcome, UnknownName
+from pytask.node.policy import judge, policy_of
 from pytask.node.report import Report
 from pytask.node.run import FINISH, RUN, Run
+from pytask.node.run_context import RunContext
 from pytask.node.state import NodeState
 from pytask.task import Task
 
@@ -30,59 +33,13 @@ LATE = 0.5  # seconds
 LEAST = 0.01  # between two looks at those that wait
 
 
-class RunContext:
-    """What a running task reaches of its node."""
-
-    __slots__ = ("_run", "_runner")
-
-    def __init__(self, run: Run, runner: Runner) -> None:
-        self._run = run
-        self._runner = runner
-
-    @property
-    def id(self) -> str:
-        """The task's id."""
-        return wire.id_to_str(self._run.id)
-
-    @property
-    def fence(self) -> int:
-        """The fence of the claim."""
-        return int(self._run.fence)
-
-    @property
-    def attempt(self) -> int:
-        """Which attempt, from 1."""
-        return self._run.attempt
-
-    @property
-    def deliveries(self) -> int:
-        """How many starts a node's death ended."""
-        return self._run.deliveries
-
-    @property
-    def redis(self) -> Any:
-        """The client that the tasks of the node share."""
-        return self._runner.redis()
-
-    @property
-    def helpers(self) -> Any:
-        """The app's helpers."""
-        return self._runner.helpers
-
-    def emit(self, event: str, data: Any) -> None:
-        """Queue an event behind those sent before."""
-        if event.upper() in states.MOVES:
-            raise wire.WireError(f"the event name {event!r} belongs to pytask")
-        encoded = wire.encode_json(data, self._runner.max_data)
-        self._runner.report.emit(self._run, wire.encode_event(event, encoded))
-
-
 class Runner:
     """Starts runs in greenlets and reports what became of them.
 
     A run that was begun ahead waits until another one ends; for at most LATE seconds, then it goes back to the
     queue.
-    `on_suspect_end` is called when a run has ended against whose task deaths of nodes count.
+    `on_suspect_end` is called when a run has ended against whose task deaths of nodes count, `on_timeout` with one
+    that takes too long: it must not block.
     """
 
     def __init__(self, state: NodeState, report: Report, redis: Any, helpers: Any) -> None:
@@ -91,6 +48,7 @@ class Runner:
         self.redis = redis
         self.helpers = helpers
         self.on_suspect_end: Callable[[], None] = lambda: None
+        self.on_timeout: Callable[[Run], None] = lambda _run: None
         self.max_data = state.settings.max_data
         self._waiting: deque[tuple[float, Run]] = deque()  # for a place, since this monotonic second
         self._looks = False  # is a look to come?
@@ -151,12 +109,26 @@ class Runner:
                 return
             outcome = outcomes.STOPPED
         except BaseException as error:  # noqa: BLE001 - the edge of user code: SystemExit must not end the node
-            outcome = outcomes.judge(error)
+            if run.wish is not None:
+                return
+            outcome = judge(run, error)
         if run.wish is None:
             self.settle(run, outcome)
 
+    def judge_timeout(self, run: Run) -> Outcome:
+        """The outcome of an attempt that took too long."""
+        seconds = run.policy.timeout
+        if run.greenlet is not None and not run.greenlet.dead:  # another attempt would run beside it
+            return outcomes.timed_out(seconds, ", and its greenlet did not end: it swallows GreenletExit")
+        failed = outcomes.timed_out(seconds)
+        assert failed.error is not None
+        return judge(run, failed.error, failed)
+
     def _attempt(self, run: Run) -> Outcome:
         task_class = resolve(self.state.classes, run.name)
+        run.policy = policy_of(task_class, run.options)
+        if run.policy.timeout is not None:
+            self._set_timer(run, run.policy.timeout)
         data = self._read(run)
         if task_class.provide_context is Task.provide_context:
             return self._call(run, task_class, data)
@@ -171,8 +143,18 @@ class Runner:
         finally:
             run.data = None  # a task that runs for days need not hold it twice
 
+    def _set_timer(self, run: Run, seconds: float) -> None:
+        if run.timer is not None:  # of the object before a reload
+            run.timer.close()
+        run.timer = gevent.get_hub().loop.timer(seconds)
+        run.timer.start(self.on_timeout, run)
+
     def _call(self, run: Run, task_class: type[Task], data: dict[str, Any]) -> Outcome:
-        run.task = task = build(task_class, RunContext(run, self), data)
+        context = RunContext(run, self)
+        current.set(context)
+        run.task = task = build(task_class, context, data)
+        if run.mail is not None:
+            run.mail.begin()
         return outcomes.success(task.start(), self.max_data)
 
     def _give_to_others(self, run: Run) -> None:
@@ -192,6 +174,7 @@ class Runner:
             return
         run.phase = FINISH
         self.state.registry.vacate(run)
+        _put_away(run)
         if run.suspect:
             self.on_suspect_end()
         if outcome.error is not None:
@@ -201,16 +184,33 @@ class Runner:
     def _tell(self, run: Run, outcome: Outcome) -> None:
         error = outcome.error
         assert error is not None
+        if outcome.state == states.RETRY:
+            became = f"attempt {run.attempt} failed, the next one follows in {float(outcome.due):g} s"
+        else:
+            became = f"ended as {outcome.state}"
         log.warning(
-            "task %s (id %s) ended as %s: %s %s",
+            "task %s (id %s) %s: %s %s",
             wire.shown(run.name or b""),
             wire.shown(run.id),
-            outcome.state,
+            became,
             type(error).__name__,
             wire.shown(outcomes.text_of(error), 200),
         )
         if outcome.state == states.EXCEPTION:
             call_handlers(self.state, error)
+
+
+def _put_away(run: Run) -> None:
+    """What belongs to an attempt ends with it."""
+    if run.timer is not None:
+        run.timer.close()
+        run.timer = None
+    if run.progress is not None:
+        run.progress.flush()
+    if run.mail is not None:
+        run.mail.halt()
+    if run.task is not None:
+        run.task._context.close()
 
 
 def call_handlers(state: NodeState, error: BaseException) -> None:

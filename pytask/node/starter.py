@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gevent
@@ -22,11 +22,14 @@ from pytask.node.run import BEGIN, RUN, Run
 from pytask.node.runner import Runner
 from pytask.node.state import NodeState
 from pytask.node.stopper import Stopper
+from pytask.options import GATES, check_class
 from pytask.store.claims import Claim
+from pytask.task import Task
 
 log = logging.getLogger("pytask.node")
 
 
+MOST_STRANGE = 1000  # fields that mean nothing, of which the log tells
 LATE_PAUSE = 0.7  # seconds between two questions to records whose server is away
 
 
@@ -57,8 +60,12 @@ class Starter:
             b"early": self._early,
             b"elsewhere": self._elsewhere,
             b"probation": self._probation,
+            b"gate": self._gate,
             b"run": self._run,
         }
+        self._classes_told, self._told = -1, ""
+        self._strange: set[str] = set()  # fields that were told of
+        self.on_gate: Callable[[Run], None] = lambda _run: None
 
     def accept(self, queue: QueueKeys, node: bytes, claims: Sequence[Claim]) -> None:
         """Register claims of this node and begin them. Blocks until the records have answered."""
@@ -127,7 +134,7 @@ class Starter:
                 continue
             if isinstance(answer, StoreUnavailable):
                 late.append(run)
-            elif answer[0] == b"run" and most < answer[3] <= settings.max_data:
+            elif answer[0] in (b"run", b"gate") and most < answer[3] <= settings.max_data:
                 run.size = answer[3]
                 large.append(run)
             else:
@@ -174,13 +181,16 @@ class Starter:
         rows = [(run.id, run.claim.fence, run.claim.lost, run.claim.early) for run in runs]
         points.reach("before-begin")
         deaths = self.state.settings.max_deliveries
-        answers = self.state.store.records.begin(node, queue.key, rows, deaths, most, self._names_once(), wish)
+        answers = self.state.store.records.begin(node, queue.key, rows, deaths, most, self._class_options(), wish)
         points.reach("after-begin")
         return answers
 
-    def _names_once(self) -> str:
-        """The tasks of this node that may start only once, as their classes say; names have no spaces."""
-        return " ".join(name for name, task in self.state.classes.items() if task.rescheduling is False)
+    def _class_options(self) -> str:
+        """What the classes of this node say that matters before a task starts, as begin.lua reads it."""
+        if self._classes_told != len(self.state.classes):
+            self._classes_told = len(self.state.classes)
+            self._told = "\n".join(filter(None, map(_begin_options, self.state.classes.values())))
+        return self._told
 
     def begin_again(self, run: Run) -> None:
         """Read the record anew for a run of a claim that is ours still (reload)."""
@@ -189,14 +199,41 @@ class Starter:
             self.report.emit(run, wire.encode_event("reloaded"))
 
     def _run(self, run: Run, answer: list[Any]) -> None:
-        _, run.name, run.data, run.size, run.attempt, run.deliveries, cleanup, run.suspect, once = answer
-        run.cleanup = cleanup != b"false"
-        run.once = bool(once)
+        self._take_in(run, answer)
         self.runner.launch(run)
         if run.suspect:
             self.probation.watch(run)
         if run.stop_wanted:
             self.stopper.stop(run)
+
+    def _gate(self, run: Run, answer: list[Any]) -> None:
+        self._take_in(run, answer)
+        self.on_gate(run)
+
+    def _take_in(self, run: Run, answer: list[Any]) -> None:
+        """What the record says of the run."""
+        (_, run.name, run.data, run.size, run.attempt, run.deliveries, cleanup, run.suspect, once, strange,
+         *options) = answer  # fmt: skip
+        run.cleanup = cleanup != b"false"
+        run.once = bool(once)
+        run.options = None
+        if options:
+            words = iter(options)
+            run.options = {name.decode(): value for name, value in zip(words, words, strict=True)}
+            run.kept = run.options.pop("kept", b"") == b"1"
+        if strange:
+            self._tell_of(run, strange)
+
+    def _tell_of(self, run: Run, strange: bytes) -> None:
+        """Fields that mean nothing are told of once, whatever their number."""
+        new = set(strange.decode("utf-8", "backslashreplace").split(" ")) - self._strange
+        if new and len(self._strange) < MOST_STRANGE:
+            self._strange |= new
+            log.warning(
+                "id %s: its record has fields that mean nothing and are ignored: %s",
+                wire.shown(run.id),
+                wire.shown(" ".join(sorted(new)), 300),
+            )
 
     def _probation(self, run: Run, answer: list[Any]) -> None:
         run.suspect = answer[1]
@@ -239,3 +276,13 @@ class Starter:
         else:
             run.renew(claim)
             self.begin(run.queue, run.node, [run])
+
+
+def _begin_options(task_class: type[Task]) -> str:
+    """A line of `_class_options`; empty where the class says nothing of the kind."""
+    set_by_class = check_class(task_class)
+    words = ["once"] if set_by_class.get("rescheduling") is False else []
+    if any(set_by_class.get(name) for name in GATES):
+        words.append("gate")
+    words += [f"{name}={set_by_class[name]!r}" for name in ("delay", "expires_in") if name in set_by_class]
+    return " ".join([task_class.NAME, *words]) if words else ""

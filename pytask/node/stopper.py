@@ -1,8 +1,8 @@
 """Stopper: ends runs from outside: stop, reload, put back, or drop. Soft first, then hard.
 
-A run's `wish` says what shall become of it when its greenlet has ended: a state (STOPPED, WAIT, LOST), RELOAD,
-DROP or ABANDON. The task's own `stop` is called, then its greenlet is killed; one that survives that (it swallows
-GreenletExit) is told of in the log and left behind: its writes are refused from then on.
+A run's `wish` says what shall become of it when its greenlet has ended: a state (STOPPED, WAIT, LOST, TIMEOUT),
+RELOAD, DROP or ABANDON. The task's own `stop` is called, then its greenlet is killed; one that survives that (it
+swallows GreenletExit) is told of in the log and left behind: its writes are refused from then on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ log = logging.getLogger("pytask.task")
 
 STOP_SECONDS = 5.0  # for the task's own stop()
 KILL_SECONDS = (0.5, 1.0, 1.5)  # for each try to kill its greenlet
-STRENGTH = {None: 0, RELOAD: 1, states.WAIT: 2, states.LOST: 2, states.STOPPED: 3, DROP: 4, ABANDON: 5}
+STRENGTH = {
+    None: 0, RELOAD: 1, states.TIMEOUT: 2, states.WAIT: 3, states.LOST: 3, states.STOPPED: 4, DROP: 5, ABANDON: 6,
+}  # fmt: skip
 
 
 class Stopper:
@@ -47,6 +49,10 @@ class Stopper:
             self.on_early_stop()
         else:
             self.end(run, states.STOPPED)
+
+    def time_out(self, run: Run) -> None:
+        """The attempt takes too long."""
+        self.end(run, states.TIMEOUT)
 
     def put_back(self, run: Run) -> None:
         """The node ends: the task starts again elsewhere, unless it may start only once."""
@@ -129,6 +135,8 @@ class Stopper:
             self.runner.settle(run, outcomes.PUT_BACK)
         elif run.wish == states.LOST:
             self.runner.settle(run, outcomes.CUT_SHORT)
+        elif run.wish == states.TIMEOUT:
+            self.runner.settle(run, self.runner.judge_timeout(run))
         elif run.greenlet is not None and not run.greenlet.dead:
             text = "stopped by request, but its greenlet did not end: it swallows GreenletExit"
             self.runner.settle(run, failure(states.STOPPED, text))
@@ -136,6 +144,8 @@ class Stopper:
             self.runner.settle(run, outcomes.STOPPED)
 
     def _reload(self, run: Run) -> None:
+        if run.mail is not None:
+            run.mail.halt()
         run.wish = None
         run.task = None
         run.phase = BEGIN

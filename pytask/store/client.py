@@ -126,16 +126,19 @@ class Client:
         each: Sequence[Any],
         width: int,
         *,
+        beside: Sequence[bytes] = (),
         partial: bool = False,
     ) -> list[Any]:
         """The replies of a script that takes many keys, `width` arguments each, in the order of the keys.
 
-        The keys of one call lie in one slot; calls for many slots go out together. With `partial` a
-        StoreUnavailable stands in place of each reply that did not come: the other keys have theirs.
+        The keys of one call lie in one slot; calls for many slots go out together. `beside`: a second key for
+        each, of the same slot. With `partial` a StoreUnavailable stands in place of each reply that did not come:
+        the other keys have theirs.
         """
         code = script(name)
         if self.servers.one and len(keys) <= MOST_KEYS:
-            command = _evaluation(code, keys, [*shared, *each])
+            words = [key for pair in zip(keys, beside, strict=True) for key in pair] if beside else keys
+            command = _evaluation(code, words, [*shared, *each])
             reply = self._persist([command], fleeting=name in FLEETING, partial=partial)[0]
             return [reply] * len(keys) if isinstance(reply, StoreUnavailable) else list(reply)
         groups = [range(len(keys))] if self.servers.one else by_slot(keys)
@@ -143,7 +146,8 @@ class Client:
         commands = []
         for part in parts:
             args = [arg for n in part for arg in each[n * width : (n + 1) * width]]
-            commands.append(_evaluation(code, [keys[n] for n in part], [*shared, *args]))
+            words = [key for n in part for key in ((keys[n], beside[n]) if beside else (keys[n],))]
+            commands.append(_evaluation(code, words, [*shared, *args]))
         replies: list[Any] = [None] * len(keys)
         answered = self._persist(commands, fleeting=name in FLEETING, partial=partial)
         _spread(parts, answered, replies)

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytask import states
 from pytask.errors import StoreUnavailable
 from pytask.keys import Keys
 from pytask.store.client import Client, as_dict
+
+
+class Keep(NamedTuple):
+    """How many events a stream keeps, and for how long after the last one."""
+
+    most: int
+    milliseconds: int
+
+
+NOTHING = Keep(0, 0)
 
 # What `finish` means where it answers `ok` alone: the state is the one that was given.
 WRITTEN = {state: (b"ok", state.encode(), b"") for state in states.MOVES}
@@ -28,33 +38,43 @@ class Records:
         claims: Sequence[tuple[bytes, bytes, bytes, bytes]],
         max_deliveries: int,
         max_data: int,
-        once: str = "",
+        classes: str = "",
         wish: str = "",
     ) -> list[list[Any]]:
         """Begin claims (id, fence, lost, early) of one queue: an answer each, as `begin.lua` lists them.
 
-        `once`: the names of tasks that may start only once, with spaces between. `wish`: `granted` starts what is
-        on probation, `stop` starts nothing. Here and below a StoreUnavailable stands in place of each answer that
-        did not come.
+        `classes`: what the classes of some tasks say, as `begin.lua` reads it. `wish`: `granted` starts what is
+        on probation, `admitted` what its limits let start; `stop` starts nothing, `defer` nothing before the time
+        that stands in place of `early`, `skip` nothing, for the reason that stands there. Here and below a
+        StoreUnavailable stands in place of each answer that did not come.
         """
         task = self.keys.task
         args: list[Any] = []
         for _, fence, lost, early in claims:
             args += (fence, lost, early)
-        shared = (node, queue, self.keys.queue().key, max_deliveries, max_data, wish, once)
+        shared = (node, queue, self.keys.queue().key, max_deliveries, max_data, wish, classes)
         answers = self.client.call_each("begin", [task(row[0]) for row in claims], shared, args, 3, partial=True)
         return [spelt_out(answer) for answer in answers]
 
     def finish(
-        self, node: bytes, queue: bytes, rows: Sequence[tuple[bytes, bytes, str, bytes, bytes, bytes]]
+        self,
+        node: bytes,
+        queue: bytes,
+        rows: Sequence[tuple[bytes, bytes, str, bytes, bytes, bytes]],
+        keep: Keep = NOTHING,
     ) -> list[Sequence[bytes]]:
-        """Write outcomes (id, fence, state, output, due, event): verdict, state and due each."""
+        """Write outcomes (id, fence, state, output, due, event): verdict, state and due each.
+
+        `keep`: their events go into their streams as well; then no id may have a brace.
+        """
         task = self.keys.task
         args: list[Any] = []
         for _, *five in rows:
             args += five
+        beside = [self._stream(row[0]) for row in rows] if keep.most else ()
+        shared = (node, queue, keep.most, keep.milliseconds)
         answers = self.client.call_each(
-            "finish", [task(row[0]) for row in rows], (node, queue), args, 5, partial=True
+            "finish", [task(row[0]) for row in rows], shared, args, 5, beside=beside, partial=True
         )
         return [WRITTEN[row[2]] if answer == b"ok" else answer for row, answer in zip(rows, answers, strict=True)]
 
@@ -78,13 +98,26 @@ class Records:
         keys, fences = [self.keys.task(row[0]) for row in rows], [row[1] for row in rows]
         return self.client.call_each("survive", keys, (node, queue), fences, 1, partial=True)
 
-    def emit(self, node: bytes, queue: bytes, rows: Sequence[tuple[bytes, bytes, bytes]]) -> list[bytes]:
-        """Publish events (id, fence, event) of running tasks: `fenced`, or the record's `control`, each."""
+    def emit(
+        self, node: bytes, queue: bytes, rows: Sequence[tuple[bytes, bytes, bytes, str]], keep: Keep = NOTHING
+    ) -> list[bytes]:
+        """Publish events (id, fence, event, how) of running tasks: `fenced`, or the record's `control`, each.
+
+        `how`: `keep` puts it into the stream, where `keep` lets it; `progress` into the record's field.
+        """
         task = self.keys.task
         args: list[Any] = []
         for row in rows:
             args += row[1:]
-        return self.client.call_each("emit", [task(row[0]) for row in rows], (node, queue), args, 2, partial=True)
+        shared = (node, queue, keep.most, keep.milliseconds)
+        beside = [self._stream(row[0]) for row in rows]
+        return self.client.call_each(
+            "emit", [task(row[0]) for row in rows], shared, args, 3, beside=beside, partial=True
+        )
+
+    def _stream(self, task_id: bytes) -> bytes:
+        """The key of the stream; of an id that has none any key of its slot, which is left alone."""
+        return self.keys.events(task_id) or self.keys.task(task_id)
 
     def cleanup(self, ids: Sequence[bytes], ttls: Mapping[str, float]) -> list[int]:
         """Let records of ended tasks expire: the seconds left, -1 not ended, -2 it keeps itself; each."""
@@ -146,5 +179,5 @@ class Records:
 def spelt_out(answer: Any) -> Any:
     """An answer of `begin`, with all that stands in one of `run` where the script left out what is 0 or absent."""
     if answer.__class__ is list and len(answer) == 3 and answer[0] == b"run":
-        answer += (len(answer[2]), 1, 0, b"", 0, 0)
+        answer += (len(answer[2]), 1, 0, b"", 0, 0, b"")
     return answer

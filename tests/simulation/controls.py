@@ -130,7 +130,7 @@ CONTROLS: dict[str, Control] = {
     ),
     "closed at finish": Control((DOUBLE,), {"finish": but((r"\n[^\n]*return \{'again'[^\n]*", ""))}),
     "stop at begin": Control(
-        (STOP_LOST_AT_BEGIN,), {"begin": but((r"if h\[\d+\] == 'stop' then", "if false then"))}
+        (STOP_LOST_AT_BEGIN,), {"begin": but((r"if h\.control == 'stop' then", "if false then"))}
     ),
     "stop at finish": Control(
         (STOP_LOST_AT_FINISH,),
@@ -259,7 +259,7 @@ CONTROLS: dict[str, Control] = {
         emphasis=FAR,
     ),
     "stop of a parked task": Control(
-        (NO_REST,), {"begin": but((r"if h\[6\] ~= 'stop' then --", "if true then --"))}, emphasis=FAR
+        (NO_REST,), {"begin": but((r"if h\.control ~= 'stop' then --", "if true then --"))}, emphasis=FAR
     ),
     "nudge of what is not parked yet": Control(
         (NO_REST,), {"nudge": but((r"if string\.sub\(claim, 1, 1\) ~= '-' then[^\n]*", ""))}, emphasis=FAR

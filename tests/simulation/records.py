@@ -112,6 +112,7 @@ class RecordWatch:
             story.ended = self.step
 
     def _finish(self, machine: Machine, keys: Words, args: Words, evaluate: Evaluate) -> Any:
+        keys = keys[:: 1 if args[2] == b"0" else 2]  # each with its stream behind it where events are kept
         before = [self.peek(key) for key in keys]
         replies = evaluate()
         for i, (key, record, answer) in enumerate(zip(keys, before, replies, strict=True)):

@@ -96,8 +96,8 @@ def install_retries() -> None:
 def with_due(machine: Any, finish: Any) -> Any:
     """`Records.finish`, which gives a RETRY the time of the next attempt."""
 
-    def finish_with_due(node: bytes, queue: bytes, rows: Any) -> Any:
-        return finish(node, queue, [_due(machine, row) for row in rows])
+    def finish_with_due(node: bytes, queue: bytes, rows: Any, keep: Any) -> Any:
+        return finish(node, queue, [_due(machine, row) for row in rows], keep)
 
     return finish_with_due
 

@@ -1,10 +1,11 @@
 -- finish: write the outcome of a run into its record, once, and tell those who listen.
--- KEYS  task, ...   (all in one slot on a cluster)
--- ARGV  1 node, 2 key of the queue, then for each task: fence, state, output, due (of RETRY, else ''), event (JSON)
+-- KEYS  task, ...; where events are kept each with its stream behind it: task, events, ...   (all in one slot on a cluster)
+-- ARGV  1 node, 2 key of the queue, 3 how many events a stream keeps, 0 for none, 4 how long (ms) it stays without a new one,
+--       then for each task: fence, state, output, due (of RETRY: epoch seconds, or `+` and seconds from now; else ''), event (JSON)
 -- Returns for each: {'gone'} the record is no more; {'fenced'} a newer run owns it; {'ok' | 'again' | 'restarted', state, due};
 -- 'ok' alone where the state is the one that was given and there is no due.
 -- A second run with the same fence answers `again` and changes nothing.
-local node, queue = ARGV[1], ARGV[2]
+local node, queue, keep, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', time[2])
 
@@ -16,7 +17,20 @@ local function when(text)
   return string.format('%.6f', math.max(math.min(n, 1e12), 0))
 end
 
-local function finish(key, fence, given, output, due, event)
+-- publish an event; one that is kept goes into the stream first, and names its place there
+local function tell(key, stream, event)
+  if stream then
+    local id = redis.pcall('XADD', stream, 'MAXLEN', keep, '*', 'event', event)
+    if type(id) == 'string' then
+      redis.call('PEXPIRE', stream, ttl)
+      redis.call('HSET', key, 'kept', '1')
+      event = string.sub(event, 1, -2) .. ',"id":"' .. id .. '"}'
+    end
+  end
+  redis.call('PUBLISH', key, event)
+end
+
+local function finish(key, stream, fence, given, output, due, event)
   local state = given
   local h = redis.pcall('HMGET', key, 'state', 'fence', 'closed', 'node', 'control', 'at', 'unknown', 'suspect')
   if h.err or (not h[2] and redis.call('EXISTS', key) == 0) then return {'gone'} end
@@ -25,14 +39,17 @@ local function finish(key, fence, given, output, due, event)
   -- it ended, and its node did not: no death counts against it any more
   if h[8] and state ~= 'WAIT' then redis.call('HDEL', key, 'suspect') end
   if (state == 'RETRY' or state == 'WAIT') and h[5] == 'stop' then
-    state, output, event = 'STOPPED', '', '{"event":"stopped","data":null}'
+    -- why the attempt failed is kept, for whoever asks later
+    if state == 'RETRY' and stream then redis.pcall('XADD', stream, 'MAXLEN', keep, '*', 'event', event) end
+    state, output, due, event = 'STOPPED', '', '', '{"event":"stopped","data":null}'
   end
   if h[1] == 'WAIT' and state ~= 'WAIT' and not (state == 'STOPPED' and h[5] == 'stop') then
     redis.call('HSET', key, 'closed', fence, 'output', output, 'last_update', now)
-    redis.call('PUBLISH', key, event)
+    tell(key, stream, event)
     return {'restarted', 'WAIT', ''}
   end
   if state == 'RETRY' then
+    if string.sub(due, 1, 1) == '+' then due = when(tonumber(now) + (tonumber(string.sub(due, 2)) or 0)) end
     redis.call('HSET', key, 'state', state, 'closed', fence, 'output', output, 'last_update', now, 'due', due,
       'due_used', '1')
   elseif state == 'WAIT' then
@@ -46,13 +63,14 @@ local function finish(key, fence, given, output, due, event)
       state ~= 'STOPPED' and 'ended' or 'last_update', now)
     if h[5] or h[7] then redis.call('HDEL', key, 'control', 'unknown') end
   end
-  redis.call('PUBLISH', key, event)
+  tell(key, stream, event)
   return state == given and due == '' and 'ok' or {'ok', state, due}
 end
 
-local out = {}
-for i, key in ipairs(KEYS) do
-  local a = 5 * i - 2
-  out[i] = finish(key, ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4])
+local out, stride = {}, keep == '0' and 1 or 2
+for i = 1, #KEYS, stride do
+  local n = (i - 1) / stride
+  local a = 5 * n + 5
+  out[n + 1] = finish(KEYS[i], stride == 2 and KEYS[i + 1], ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4])
 end
 return out
