@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pytask.embedded import EmbeddedServer
     from pytask.errors import PyTaskError
     from pytask.helpers import PyTaskHelpers, run_loop
+    from pytask.retry import exponential
     from pytask.task import Task
     from pytask.tasks.cleanup import Cleanup
     from pytask.tasks.monitor import Monitor
@@ -30,6 +31,7 @@ __all__ = [
     "Sweep",
     "Task",
     "__version__",
+    "exponential",
     "run_loop",
 ]
 
@@ -42,6 +44,7 @@ _HOMES = {
     "PyTaskHelpers": "pytask.helpers",
     "Sweep": "pytask.tasks.sweep",
     "Task": "pytask.task",
+    "exponential": "pytask.retry",
     "run_loop": "pytask.helpers",
 }
 

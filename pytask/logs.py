@@ -1,4 +1,6 @@
-"""Logging of the daemon: stdlib loggers under `pytask`, as text or as JSON lines. The root logger stays as it is.
+"""Logging of the daemon: stdlib loggers under `pytask`, as text or as JSON lines.
+
+The root logger stays as it is where the program has set it up; else a daemon lets it write likewise.
 
 Whatever a producer wrote reaches a log line only through `wire.shown`: quoted, ASCII, one line.
 """
@@ -64,3 +66,12 @@ def ensure_logging() -> None:
     """Set logging up as text, unless the program has done so in its own way."""
     if not logging.getLogger("pytask").hasHandlers():
         setup_logging()
+        share_logging()
+
+
+def share_logging() -> None:
+    """Let what tasks log go where pytask's own lines go, unless the program has set the root logger up."""
+    root, own = logging.getLogger(), logging.getLogger("pytask")
+    if not root.handlers:
+        root.handlers = list(own.handlers)
+        root.setLevel(own.level)

@@ -172,7 +172,8 @@ class Task:
         May be called as often as it is convenient: at most ten a second are sent, the last one in any case.
         Raises InvalidInputError where `done` or `total` is no number of 0 or more, or `note` is no text.
         """
-        self._running.progress({"done": _amount("done", done), "total": _total(total), "note": _note(note)})
+        told = {"done": _amount("done", done), "total": _total(total), "note": _note(note)}
+        self._running.progress(told)
 
     @property
     def _running(self) -> TaskContext:

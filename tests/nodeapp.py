@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import signal
 import sys
+import threading
 import time
 
 import gevent
+from gevent.event import Event
 
 from pytask import PyTask, Task
 from pytask.node.intake import Intake
@@ -51,6 +54,153 @@ class Sleep(Task):
         self.redis.rpush(f"runs:{self.id}", f"{self.fence} {os.getpid()}")
         gevent.sleep(self.seconds)
         return {"fence": self.fence, "pid": os.getpid()}
+
+
+@app.add_task
+class InAMoment(Task):
+    NAME = "in-a-moment"
+    delay = 0.5
+    expires_in = "1h"
+
+    def start(self):
+        pass
+
+
+@app.add_task
+class AskAgain(Task):
+    NAME = "ask-again"
+
+    def __init__(self, times):
+        self.times = times
+
+    def start(self):
+        if self.attempt <= self.times:
+            raise self.Retry("not yet", after=0.05)
+
+
+@app.add_task
+class Interval(Task):
+    NAME = "interval"
+
+    def __init__(self, intervals):
+        self.intervals = intervals
+
+    def start(self):
+        raise ValueError("fails always")
+
+    def get_retry_interval(self, exception):
+        assert isinstance(exception, ValueError)
+        interval = self.intervals[self.attempt - 1]
+        if interval == "raise":
+            raise KeyError("no interval")
+        if interval == "exit":
+            sys.exit(1)
+        return interval
+
+
+@app.add_task
+class Busy(Task):
+    NAME = "busy"
+
+    def __init__(self, count, seconds):
+        self.count, self.seconds = count, seconds
+
+    def start(self):
+        for done in range(self.count + 1):
+            self.progress(done, self.count)
+            time.sleep(self.seconds / self.count)
+
+
+@app.add_task
+class Log(Task):
+    NAME = "log"
+
+    def __init__(self, name):
+        self.name = name
+
+    def start(self):
+        self.log("start")
+        gevent.spawn(self.log, "greenlet").join()
+        thread = threading.Thread(target=self.log, args=("thread",))
+        thread.start()
+        thread.join()
+        self.log("end")
+
+    def log(self, where):
+        logging.getLogger("nodeapp.log").info("%s %s", self.name, where)
+
+
+@app.add_task
+class LogHostile(Task):
+    NAME = "log-hostile"
+
+    def start(self):
+        log = logging.getLogger("nodeapp.log")
+        log.warning("lone \udcff")
+        log.warning("x" * 1_000_000)
+        log.warning("\x1b[31m\nforged")
+        log.warning("%d", "no number")
+        try:
+            raise ValueError("in the log")
+        except ValueError:
+            log.exception("with a traceback")
+        log.warning("still here")
+
+
+@app.add_task
+class Print(Task):
+    NAME = "print"
+
+    def start(self):
+        print("one line")
+        print("two", "lines", sep="\n")
+        print("no end", end="")
+
+
+@app.add_task
+class ManyEvents(Task):
+    NAME = "many-events"
+
+    def __init__(self, count):
+        self.count = count
+
+    def start(self):
+        for number in range(self.count):
+            self.emit("turn", number)
+
+
+@app.add_task
+class Discard(Task):
+    NAME = "discard"
+
+    def start(self):
+        raise self.Discard("not needed")
+
+
+@app.add_task
+class Listen(Task):
+    """Tells its progress, logs a line, and tells every message that it gets, until it gets an `end`."""
+
+    NAME = "listen"
+
+    def __init__(self):
+        self.ended = Event()
+
+    def start(self):
+        self.progress(1, 2, "half")
+        logging.getLogger("nodeapp").warning("a line with a %s", "word")
+        self.ended.wait()
+        return "heard enough"
+
+    def on_message(self, message):
+        if "fail" in message:
+            raise ValueError("no such message")
+        while "forever" in message:
+            self.emit("turn")
+            time.sleep(0.05)
+        self.emit("heard", message)
+        if "end" in message:
+            self.ended.set()
 
 
 @app.add_task

@@ -126,7 +126,7 @@ def test_a_field_that_means_nothing_is_ignored_and_told_of_once(attack):
         attack.create(task_id, "echo", {"n": 1}, retires="3", **{"evil\nline": "x"})
         attack.ends(task_id, "SUCCESS", '{"n":1}')
     assert attack.node.text().count("fields that mean nothing and are ignored") == 1
-    assert "'evil\\\\nline retires'" in attack.node.text()
+    assert r"'evil\nline retires'" in attack.node.text()
 
 
 @row("a field `due` that is no time")

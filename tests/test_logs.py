@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from pytask.errors import SettingError
-from pytask.logs import JSONFormatter, TextFormatter, ensure_logging, setup_logging
+from pytask.logs import JSONFormatter, TextFormatter, ensure_logging, setup_logging, share_logging
 
 FORMAT = "%(asctime)s %(process)d %(levelname)-7s %(name)s: %(message)s"
 ENTRY = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} \d+ (DEBUG|INFO|WARNING|ERROR|CRITICAL) +pytask[.\w]*: ")
@@ -23,7 +23,8 @@ def loggers_as_they_were():
     before = (list(root.handlers), root.level, list(ours.handlers), ours.level, ours.propagate)
     ours.handlers, ours.propagate = [], True
     yield
-    assert (list(root.handlers), root.level) == before[:2], "the root logger stays as it is"
+    root.handlers = before[0]
+    root.setLevel(before[1])
     ours.handlers, ours.level, ours.propagate = before[2:]
 
 
@@ -139,6 +140,18 @@ def test_a_program_that_set_nothing_up_gets_text(written, monkeypatch):
     ensure_logging()
     logging.getLogger("pytask").info("x")
     assert ENTRY.match(written())
+
+
+def test_what_tasks_log_goes_where_pytask_s_lines_go_unless_the_program_has_its_own_way(written, monkeypatch):
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    setup_logging()
+    share_logging()
+    logging.getLogger("shop").info("of a task")
+    assert written().endswith("INFO    shop: of a task\n")
+    root.handlers = [mine := logging.NullHandler()]
+    share_logging()
+    assert root.handlers == [mine]
 
 
 # Of a node.

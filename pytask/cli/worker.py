@@ -13,7 +13,7 @@ import click
 
 from pytask.cli.loading import load_app
 from pytask.errors import ConfigurationError
-from pytask.logs import FORMATS, LEVELS, setup_logging
+from pytask.logs import FORMATS, LEVELS, setup_logging, share_logging
 from pytask.settings import SETTINGS
 
 CHILD_FD = "PYTASK_INTERNAL_FD"  # where a child tells its parent the ids of its node
@@ -107,6 +107,7 @@ def _pid_file(path: str | None) -> Iterator[None]:
 
 def _run_node(where: str, path: str, config: str | None, flags: dict[str, Any]) -> int:
     app = load_app(where, path)
+    share_logging()
     if URL in os.environ:
         flags["redis"] = os.environ[URL]
     app.configure(file=config, **flags)

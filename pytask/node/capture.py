@@ -9,7 +9,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+from contextvars import copy_context
 from typing import Any
+
+from gevent import Greenlet
 
 from pytask.context import current
 
@@ -55,6 +58,12 @@ class TaskOutput:
         return getattr(self.stream, name)
 
 
+def share_context(child: Greenlet) -> None:
+    """Let a greenlet that a task spawns, or a thread, belong to the task: gevent gives it no context by itself."""
+    if current.get() is not None:
+        child.gr_context = copy_context()
+
+
 class Capture:
     """Both of them, as the settings want it, between `start` and `stop`."""
 
@@ -65,6 +74,7 @@ class Capture:
 
     def start(self) -> None:
         """Begin to listen."""
+        Greenlet.add_spawn_callback(share_context)
         if self.handler is not None:
             logging.getLogger().addHandler(self.handler)
         if self.prints:
@@ -72,6 +82,7 @@ class Capture:
 
     def stop(self) -> None:
         """Leave things as they were."""
+        Greenlet.remove_spawn_callback(share_context)
         if self.handler is not None:
             logging.getLogger().removeHandler(self.handler)
         with contextlib.suppress(AttributeError):

@@ -146,5 +146,6 @@ def make_settings(**changes: Any) -> Settings:
         "connect_timeout": 1000.0,
         "block_warning": 1e5,
         "block_timeout": 1e6,
+        "keep_events": 0,  # the fake server keeps no streams
     }
     return Settings(**{**values, **changes})

@@ -227,7 +227,9 @@ local function begin(key, fence, lost, early)
     if ENDED[new] then redis.call('HSET', key, 'ended', now) end
     if new ~= 'SCHEDULED' and new ~= 'RETRY' then redis.call('HDEL', key, 'control') end
     local data = why and quoted(why) or 'null'
-    redis.call('PUBLISH', key, '{"event":"' .. string.lower(new) .. '","data":' .. data .. '}')
+    if new ~= 'RETRY' then -- that it failed was told when it did
+      redis.call('PUBLISH', key, '{"event":"' .. string.lower(new) .. '","data":' .. data .. '}')
+    end
     return {'tail', new, when(due), cleanup}
   end
   -- in the record, so that a node that does not know the class obeys it too
