@@ -9,12 +9,15 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ParamSpec, TypeVar, overload
 
 from pytask import settings as settings_module
-from pytask.errors import ConfigurationError, TaskDefinitionError, UnknownTaskError
+from pytask.errors import ConfigurationError, InvalidInputError, TaskDefinitionError, UnknownTaskError
+from pytask.functions import FunctionTask, TaskFunction, make_class
 from pytask.helpers import PyTaskHelpers
+from pytask.hooks import F, Hooks, check_hook
+from pytask.params import names_like_options
 from pytask.settings import Settings
 from pytask.store.addresses import resolve_target
 from pytask.store.store import Store
@@ -22,6 +25,8 @@ from pytask.store.target import Target
 from pytask.task import Task, check_task_class
 
 T = TypeVar("T", bound=type[Task])
+P = ParamSpec("P")
+R = TypeVar("R")
 BUILT_IN_LOCAL = ("pytask/monitor", "pytask/cleanup", "pytask/sweep")
 
 
@@ -46,6 +51,7 @@ class PyTask:
         self.tasks: dict[str, type[Task]] = {}
         self._local: list[tuple[str, dict[str, Any]]] = []
         self._exception_handlers: list[Callable[[BaseException], Any]] = []
+        self.hooks = Hooks()
         self._lock = threading.RLock()
         self._target: Target | None = None
         self._embedded: Any = None
@@ -62,6 +68,14 @@ class PyTask:
     def add_task(self, task_class: T) -> T:
         """Register a Task class; usable as a decorator. Raises TaskDefinitionError."""
         check_task_class(task_class)
+        if (alike := names_like_options(task_class)) and not issubclass(task_class, FunctionTask):
+            names = ", ".join(alike)
+            warnings.warn(
+                f"task {task_class.NAME}: {names} of __init__ is also an option of start_task: data with that name"
+                " goes in as a dict",
+                UserWarning,
+                stacklevel=2,
+            )
         known = self.tasks.setdefault(task_class.NAME, task_class)
         if known is not task_class:
             raise TaskDefinitionError(
@@ -76,6 +90,50 @@ class PyTask:
             for task_class in item if isinstance(item, list | tuple | set) else (item,):
                 self.add_task(task_class)
 
+    @overload
+    def task(self, function: Callable[P, R], /) -> TaskFunction[P, R]: ...
+
+    @overload
+    def task(
+        self, *, name: str | None = None, bind: bool = False, **options: Any
+    ) -> Callable[[Callable[P, R]], TaskFunction[P, R]]: ...
+
+    def task(  # type: ignore[misc]  # mypy: an option might be called `function`; then it is one more of them
+        self, function: Any = None, /, *, name: str | None = None, bind: bool = False, **options: Any
+    ) -> Any:
+        """Make a task of a plain function; a decorator, with or without arguments.
+
+        ::
+
+            @task_app.task(queue="mail", retries=3)
+            def send(to, text): ...
+
+            send.start("ada@example.com", text="hello")     # in a node
+            send("ada@example.com", text="hello")           # here and now, as ever
+
+        `name` is `module.function` unless given. With `bind` the first parameter gets the running task. The
+        options are those of docs/options.md, and `forever`, `validate`, `provide_context`. Raises
+        TaskDefinitionError.
+        """
+
+        def make(function: Callable[..., Any]) -> TaskFunction[Any, Any]:
+            task_class = self.add_task(make_class(function, name, bind, options))
+            return TaskFunction(self, function, task_class)
+
+        return make if function is None else make(function)
+
+    def run_now(self, task: str | type[Task], data: Mapping[str, Any] | None = None, /, **task_data: Any) -> Any:
+        """Run a task in this process, now, without a queue and without a server: for tests and scripts.
+
+        Returns the output, as JSON makes it, and raises what the task raises (InvalidInputError for data that does
+        not fit). Options do nothing: there is one attempt, and no limit. `task` is a registered name, or a class.
+        """
+        from pytask.eager import run_now
+
+        if data is not None and task_data:
+            raise InvalidInputError("give the data as a dict or as keywords, not both")
+        return run_now(self, task, task_data if data is None else data)
+
     def start_local_task(self, name: str, /, **data: Any) -> None:
         """Run a task on every node of this app from its start on. The built-in ones run once in any case."""
         if name in BUILT_IN_LOCAL:
@@ -88,6 +146,33 @@ class PyTask:
             raise ConfigurationError(f"an exception handler is a function, not {handler!r}")
         self._exception_handlers.append(handler)
         return handler
+
+    # Hooks.
+
+    def on_node_start(self, hook: F) -> F:
+        """Call `hook(node)`, with a NodeInfo, when a node is about to take tasks. For at most 30 seconds."""
+        self.hooks.node_start.append(check_hook(hook, "on_node_start"))
+        return hook
+
+    def on_node_stop(self, hook: F) -> F:
+        """Call `hook(node)` when a node has ended its tasks and is about to leave. For at most 5 seconds."""
+        self.hooks.node_stop.append(check_hook(hook, "on_node_stop"))
+        return hook
+
+    def on_start(self, hook: F) -> F:
+        """Call `hook(task)` in the task's greenlet at each start of a task, before its `__init__`."""
+        self.hooks.start.append(check_hook(hook, "on_start"))
+        return hook
+
+    def on_end(self, hook: F) -> F:
+        """Call `hook(task, state)` when a start has ended, before its record says so; see docs/hooks.md."""
+        self.hooks.end.append(check_hook(hook, "on_end"))
+        return hook
+
+    def around(self, hook: F) -> F:
+        """Call `hook(task, run)` around each start of a task; `run()` raises what the task raises."""
+        self.hooks.around.append(check_hook(hook, "around"))
+        return hook
 
     # Redis.
 
@@ -224,22 +309,31 @@ class PyTask:
         return Node(
             self.settings,
             self.target,
-            {**self._built_in(), **self.tasks},
+            self.known_tasks,
             helpers=self.helpers,
             redis=lambda: self.redis,
             exception_handlers=self._exception_handlers,
+            hooks=self.hooks,
             local_tasks=self._local_tasks(),
         )
 
+    @property
+    def known_tasks(self) -> dict[str, type[Task]]:
+        """Every task class that a node of this app knows, by name."""
+        return {**self._built_in(), **self.tasks}
+
     def _built_in(self) -> dict[str, type[Task]]:
+        from pytask.tasks.call import allowing
         from pytask.tasks.cleanup import Cleanup
         from pytask.tasks.monitor import Monitor
         from pytask.tasks.sweep import Sweep
 
-        return {task_class.NAME: task_class for task_class in (Monitor, Cleanup, Sweep)}
+        call = allowing(self.settings.callable_prefixes)
+
+        return {task_class.NAME: task_class for task_class in (Monitor, Cleanup, Sweep, call)}
 
     def _local_tasks(self) -> list[tuple[type[Task], dict[str, Any]]]:
-        known = {**self._built_in(), **self.tasks}
+        known = self.known_tasks
         wanted = list(self._local)
         if self.settings.local_tasks:
             wanted += [(name, {}) for name in self._built_in_local() if name not in dict(wanted)]

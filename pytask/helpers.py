@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from pytask import states, wire
+from pytask.calling import Calling
 from pytask.errors import InvalidInputError, TaskNotFoundError, TaskStateError
 from pytask.names import check_queue_name
 from pytask.producing import Id, Producing, as_field
@@ -37,7 +38,7 @@ def run_loop(function: Callable[[], Any], interval: float) -> NoReturn:
         time.sleep(max(began + turn * interval - time.monotonic(), 0))
 
 
-class PyTaskHelpers(Producing):
+class PyTaskHelpers(Producing, Calling):
     """The helpers of one app: `task_app.helpers`, and `self.helpers` in a task.
 
     `queues` are the names of the queues that lists cover unless told otherwise; `classes` are the task classes

@@ -13,6 +13,7 @@ from pytask import wire
 from pytask.errors import InvalidInputError
 from pytask.names import check_queue_name, shown
 from pytask.options import OPTIONS, suggestion, write_options
+from pytask.params import check_data
 from pytask.retry import Exponential
 from pytask.store.queues import NewRecord
 from pytask.store.store import Store
@@ -197,16 +198,18 @@ def make_row(
     queue: str | None = None,
 ) -> Row:
     """A row, checked. Raises InvalidInputError."""
-    if data is None:
-        data = NOTHING
-    elif not isinstance(data, Mapping):
-        raise InvalidInputError(f"data is a dict, not {type(data).__name__}")
     raw = None if task_id is None else wire.id_to_bytes(task_id)
     name = task_name(task)
+    known = classes.get(name) if isinstance(task, str) else task
+    if data is None:
+        data = NOTHING
+    if known is not None and not known.local_only:
+        data = check_data(known, data)
+    elif not isinstance(data, Mapping):
+        raise InvalidInputError(f"data is a dict, not {type(data).__name__}")
     words: list[Any] = ["task", name, "data", wire.encode_json(dict(data)) if data else b"{}"]
     if options:
         words += write_options(options)
-    known = classes.get(name) if isinstance(task, str) else task
     if queue is None and known is not None and isinstance(known.queue, str):
         queue = known.queue
     return Row(raw, words, check_queue_name(queue) if queue else "")

@@ -122,7 +122,8 @@ _ROWS = (
     Setting("capture_logs", "boolean", True, "Whether what tasks log goes out as events, too."),
     Setting("capture_print", "boolean", False, "Whether what tasks print goes out as events, too."),
     _duration("sweep_interval", 60.0, "How often one node looks for tasks that were lost; 0: never.", 0, 86_400),
-    Setting("callable_prefixes", "dotted paths", (), "What tasks may call by path, and all below (not used yet)."),
+    _integer("threads", 32, "threads", "How many calls of `in_thread` run at once on a node.", 1, 1000),
+    Setting("callable_prefixes", "dotted paths", (), "Modules whose functions tasks may call by path."),
     Setting("durable", "boolean", False, "Whether a write counts only when a replica has confirmed it (`WAIT`)."),
     Setting("local_tasks", "boolean", True, "Whether the node runs Monitor, Cleanup and Sweep by itself."),
 )
@@ -160,6 +161,7 @@ class Settings:
     capture_logs: bool = _DEFAULTS["capture_logs"]
     capture_print: bool = _DEFAULTS["capture_print"]
     sweep_interval: float = _DEFAULTS["sweep_interval"]
+    threads: int = _DEFAULTS["threads"]
     callable_prefixes: tuple[str, ...] = _DEFAULTS["callable_prefixes"]
     durable: bool = _DEFAULTS["durable"]
     local_tasks: bool = _DEFAULTS["local_tasks"]

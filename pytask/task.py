@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import math
 import re
@@ -16,6 +17,7 @@ from typing import Any, ClassVar, Protocol
 from pytask.errors import InvalidInputError, PyTaskError, TaskDefinitionError
 from pytask.names import shown
 from pytask.options import OPTIONS, check_class
+from pytask.params import check_definition
 from pytask.retry import Exponential
 
 NAME_RULE = re.compile(r"[A-Za-z0-9_./:-]{1,200}")
@@ -53,6 +55,9 @@ class TaskContext(Protocol):
 
     def emit(self, event: str, data: Any) -> None:
         """Send an event."""
+
+    def in_thread(self, call: Callable[[], Any]) -> Any:
+        """Call it in a thread."""
 
     def progress(self, data: Any) -> None:
         """Tell how far the task is."""
@@ -103,6 +108,10 @@ class Task:
     rate: ClassVar[str | None] = None
     rate_key: ClassVar[str | None] = None
     title: ClassVar[str | None] = None
+
+    Params: ClassVar[Any] = None  # a pydantic model of the data, or anything with model_validate
+    validate: ClassVar[bool] = False  # check the data against the annotations of __init__, with pydantic
+    params: Any = None  # the data as `Params` made it
 
     _context: Any = None  # a TaskContext
 
@@ -174,6 +183,17 @@ class Task:
         """
         told = {"done": _amount("done", done), "total": _total(total), "note": _note(note)}
         self._running.progress(told)
+
+    def in_thread(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call a function that would block the node, in a thread, while this greenlet alone waits.
+
+        Returns what it returns and raises what it raises. At most `threads` (a setting) run at once, others wait.
+        A stop ends the waiting at once; the function itself goes on to its end, and what it returns is dropped.
+        Context variables are seen in it, `self` must not be used in it. Without a node it is called as it is.
+        """
+        call = functools.partial(function, *args, **kwargs)
+        context: TaskContext | None = self._context
+        return call() if context is None else context.in_thread(call)
 
     @property
     def _running(self) -> TaskContext:
@@ -249,6 +269,7 @@ def check_task_class(task_class: object) -> type[Task]:
         check_class(task_class)
     except InvalidInputError as error:
         raise TaskDefinitionError(f"{label}: {error}") from None
+    check_definition(label, task_class)
     return task_class
 
 

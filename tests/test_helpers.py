@@ -31,6 +31,9 @@ def helpers(app):
 class Echo(Task):
     NAME = "echo"
 
+    def __init__(self, **data):
+        pass
+
     def start(self):
         pass
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "redis": "pytask.cli.raw",
     "reload": "pytask.cli.control",
     "restart": "pytask.cli.control",
+    "schema": "pytask.cli.schema",
     "show": "pytask.cli.inspect",
     "start": "pytask.cli.control",
     "stop": "pytask.cli.control",

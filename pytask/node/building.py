@@ -5,12 +5,13 @@ Shared by the node's runner and by whatever else runs tasks in this process. Not
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from pytask import wire
+from pytask.errors import InvalidInputError
 from pytask.node.outcome import BadInput, UnknownName
+from pytask.params import fit, is_typed, misfit_of_names
 from pytask.task import Task, TaskContext
 
 
@@ -42,25 +43,31 @@ def read_data(raw: bytes | None, size: int, limit: int) -> dict[str, Any]:
         raise BadInput(f"the field 'data' {error}") from None
 
 
-def build(task_class: type[Task], context: TaskContext, data: dict[str, Any]) -> Task:
-    """The object, with its context set before `__init__` runs, so that it finds id and emit.
-
-    Raises BadInput where the data does not fit, and whatever `__init__` raises.
-    """
+def embody(task_class: type[Task], context: TaskContext) -> Task:
+    """An object with its context, before `__init__` runs, so that it finds id and emit."""
     task = task_class.__new__(task_class)
     task._context = context
-    try:
-        task.__init__(**data)  # type: ignore[misc]
-    except TypeError as error:
-        raise _wrong_arguments(task_class, data) or error from error
     return task
 
 
-def _wrong_arguments(task_class: type[Task], data: dict[str, Any]) -> BadInput | None:
+def initialise(task: Task, data: dict[str, Any]) -> None:
+    """Check the data and call `__init__`.
+
+    Raises BadInput where the data does not fit, and whatever `__init__` or `Params` raises.
+    """
+    if is_typed(task):
+        data = _fit(task, data)
     try:
-        inspect.signature(task_class.__init__).bind(None, **data)
+        task.__init__(**data)  # type: ignore[misc]
     except TypeError as error:
-        return BadInput(f"the field 'data' does not fit {task_class.NAME}: {error}")
-    except ValueError:
-        return None
-    return None
+        words = misfit_of_names(type(task), data)
+        raise (BadInput(words) if words else error) from error
+
+
+def _fit(task: Task, data: dict[str, Any]) -> dict[str, Any]:
+    """Set `params`; returns the arguments of `__init__`."""
+    try:
+        task.params, arguments = fit(type(task), data)
+    except InvalidInputError as error:
+        raise BadInput(str(error)) from error.__cause__
+    return arguments

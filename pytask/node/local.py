@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -18,6 +19,7 @@ from pytask.errors import StoreError
 from pytask.node import outcome as outcomes
 from pytask.node.runner import call_handlers
 from pytask.node.state import NodeState
+from pytask.node.threads import Threads
 from pytask.task import Task, takes_messages, takes_stop
 
 log = logging.getLogger("pytask.node")
@@ -61,6 +63,10 @@ class LocalRun:
     def helpers(self) -> Any:
         """The app's helpers."""
         return self.local.helpers
+
+    def in_thread(self, call: Callable[[], Any]) -> Any:
+        """Call it in a thread, while the greenlet waits."""
+        return self.local.threads.call(call)
 
     def emit(self, event: str, data: Any) -> None:
         """Publish an event at once."""
@@ -131,8 +137,9 @@ class LocalRun:
 class LocalTasks:
     """All local tasks of this node, by id."""
 
-    def __init__(self, state: NodeState, redis: Any, helpers: Any) -> None:
+    def __init__(self, state: NodeState, redis: Any, helpers: Any, threads: Threads) -> None:
         self.state = state
+        self.threads = threads
         self.redis = redis
         self.helpers = helpers
         self.all: list[LocalRun] = []

@@ -18,10 +18,12 @@ import gevent
 from gevent.event import Event
 
 from pytask.errors import StoreError, StoreRefused, StoreUnavailable
+from pytask.hooks import Hook, Hooks
 from pytask.node.capture import Capture
 from pytask.node.closing import Closing
 from pytask.node.control import Control
 from pytask.node.heartbeat import Heartbeat
+from pytask.node.hooks import call_each
 from pytask.node.identity import Identity
 from pytask.node.intake import Intake
 from pytask.node.local import LocalTasks
@@ -47,6 +49,8 @@ log = logging.getLogger("pytask.node")
 
 FLUSH_SECONDS = 10.0  # at the end, for outcomes that are not sent yet
 HURRIED_FLUSH_SECONDS = 2.0  # after a second signal
+START_HOOK_SECONDS = 30.0  # for each hook of the node's start
+STOP_HOOK_SECONDS = 5.0  # and of its end
 END_SECONDS = 12.0  # at the end, for tasks that were told to stop
 
 
@@ -62,12 +66,13 @@ class Node:
         helpers: Any,
         redis: Callable[[], Any],
         exception_handlers: list[Callable[[BaseException], Any]],
+        hooks: Hooks | None = None,
         local_tasks: Sequence[tuple[type[Task], dict[str, Any]]] = (),
     ) -> None:
         self.settings = settings
         self.target = target
         self.store = self._make_main_store()
-        self.state = NodeState(settings, self.store, classes, exception_handlers)
+        self.state = NodeState(settings, self.store, classes, exception_handlers, hooks)
         self.closing = Closing(self.state)
         self.report = Report(self.state, self.closing)
         self.runner = Runner(self.state, self.report, redis, helpers)
@@ -75,7 +80,7 @@ class Node:
         self.probation = Probation(self.state, self.closing)
         self.starter = Starter(self.state, self.runner, self.stopper, self.report, self.closing, self.probation)
         self.reconcile = Reconcile(self.state, self.starter, self.stopper, self.closing)
-        self.local = LocalTasks(self.state, redis, helpers)
+        self.local = LocalTasks(self.state, redis, helpers, self.runner.threads)
         for task_class, data in local_tasks:
             self.local.add(task_class, data)
         self.presence = Presence(self.state, self.local)
@@ -162,6 +167,7 @@ class Node:
         for service in self.services:
             service.start()
         self.control.standing.wait(timeout=5)
+        self._call_hooks(self.state.hooks.node_start, START_HOOK_SECONDS)
         self.local.start()
         for intake in self.intakes:
             intake.start()
@@ -263,7 +269,17 @@ class Node:
     def _flush_seconds(self) -> float:
         return HURRIED_FLUSH_SECONDS if self.hurry.is_set() else FLUSH_SECONDS
 
+    def _call_hooks(self, hooks: list[Hook], seconds: float) -> None:
+        """Call the node's hooks, each for so many seconds at most: one that hangs must not hold the node up."""
+        for hook in hooks:
+            called = gevent.spawn(call_each, [hook], self.state.info)
+            called.join(seconds)
+            if not called.dead:
+                log.error("a hook of the node took over %g s: it is ended", seconds)
+                called.kill(block=False)
+
     def _leave(self) -> None:
+        self._call_hooks(self.state.hooks.node_stop, STOP_HOOK_SECONDS)
         self.capture.stop()
         with gevent.Timeout(self._flush_seconds, False):
             self.local.stop()

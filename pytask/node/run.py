@@ -31,7 +31,7 @@ class Run:
     __slots__ = (
         "attempt", "claim", "cleanup", "data", "deliveries", "fence", "greenlet", "id", "kept", "key",
         "mail", "name", "node", "once", "options", "phase", "policy", "progress", "queue", "runs",
-        "size", "stop_wanted", "stopping", "suspect", "takes_place", "task", "timer", "wish",
+        "size", "stop_wanted", "stopping", "suspect", "takes_place", "task", "timer", "told", "wish",
     )  # fmt: skip
 
     def __init__(self, queue: QueueKeys, node: bytes, claim: Claim) -> None:
@@ -45,6 +45,7 @@ class Run:
         self.takes_place = False
         self.runs = False  # has its greenlet been started?
         self.task: Any = None
+        self.told: Any = None  # the task, while hooks know that it has begun and not that it has ended
         self.greenlet: gevent.Greenlet | None = None
         self.wish: str | None = None
         self.stop_wanted = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -62,6 +63,10 @@ class RunContext:
     def run(self) -> Run:
         """The run itself."""
         return self._run
+
+    def in_thread(self, call: Callable[[], Any]) -> Any:
+        """Call it in a thread, while the greenlet waits."""
+        return self._runner.threads.call(call)
 
     def emit(self, event: str, data: Any) -> None:
         """Queue an event behind those sent before; it is kept."""

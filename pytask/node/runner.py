@@ -18,13 +18,15 @@ from gevent import GreenletExit
 from pytask import states, wire
 from pytask.context import current
 from pytask.node import outcome as outcomes
-from pytask.node.building import build, read_data, resolve
+from pytask.node.building import embody, initialise, read_data, resolve
+from pytask.node.hooks import call_each, run_inside
 from pytask.node.outcome import Outcome, UnknownName
 from pytask.node.policy import judge, policy_of
 from pytask.node.report import Report
 from pytask.node.run import FINISH, RUN, Run
 from pytask.node.run_context import RunContext
 from pytask.node.state import NodeState
+from pytask.node.threads import Threads
 from pytask.task import Task
 
 log = logging.getLogger("pytask.task")
@@ -50,6 +52,7 @@ class Runner:
         self.on_suspect_end: Callable[[], None] = lambda: None
         self.on_timeout: Callable[[Run], None] = lambda _run: None
         self.max_data = state.settings.max_data
+        self.threads = Threads(state.settings)
         self._waiting: deque[tuple[float, Run]] = deque()  # for a place, since this monotonic second
         self._looks = False  # is a look to come?
         state.registry.on_place = self._start_next
@@ -129,12 +132,23 @@ class Runner:
         run.policy = policy_of(task_class, run.options)
         if run.policy.timeout is not None:
             self._set_timer(run, run.policy.timeout)
+        context = RunContext(run, self)
+        current.set(context)
+        task = embody(task_class, context)
+        hooks = self.state.hooks
+        if not hooks.of_tasks:
+            return self._perform(run, task)
+        run.told = task
+        call_each(hooks.start, task)
+        return run_inside(hooks.around, task, lambda: self._perform(run, task))
+
+    def _perform(self, run: Run, task: Task) -> Outcome:
         data = self._read(run)
-        if task_class.provide_context is Task.provide_context:
-            return self._call(run, task_class, data)
+        if type(task).provide_context is Task.provide_context:
+            return self._call(run, task, data)
         outcome = outcomes.DONE
-        with task_class.provide_context():
-            outcome = self._call(run, task_class, data)
+        with task.provide_context():
+            outcome = self._call(run, task, data)
         return outcome  # noqa: RET504 - the context may swallow what is raised
 
     def _read(self, run: Run) -> dict[str, Any]:
@@ -149,10 +163,9 @@ class Runner:
         run.timer = gevent.get_hub().loop.timer(seconds)
         run.timer.start(self.on_timeout, run)
 
-    def _call(self, run: Run, task_class: type[Task], data: dict[str, Any]) -> Outcome:
-        context = RunContext(run, self)
-        current.set(context)
-        run.task = task = build(task_class, context, data)
+    def _call(self, run: Run, task: Task, data: dict[str, Any]) -> Outcome:
+        initialise(task, data)
+        run.task = task
         if run.mail is not None:
             run.mail.begin()
         return outcomes.success(task.start(), self.max_data)
@@ -179,7 +192,14 @@ class Runner:
             self.on_suspect_end()
         if outcome.error is not None:
             self._tell(run, outcome)
+        self.tell_end(run, outcome.state)
         self.report.finish(run, outcome)
+
+    def tell_end(self, run: Run, state: str) -> None:
+        """Tell the hooks that were told of the run's start."""
+        task, run.told = run.told, None
+        if task is not None:
+            call_each(self.state.hooks.end, task, state)
 
     def _tell(self, run: Run, outcome: Outcome) -> None:
         error = outcome.error

@@ -12,11 +12,14 @@ from typing import Any
 
 from gevent.event import Event
 
+from pytask.hooks import Hooks, NodeInfo
 from pytask.keys import QueueKeys
+from pytask.names import queue_label
 from pytask.node.run import Registry
 from pytask.settings import Settings
 from pytask.store.store import Store
 from pytask.task import Task
+from pytask.version import __version__
 
 
 def new_node_id(name: str = "") -> bytes:
@@ -34,11 +37,13 @@ class NodeState:
         store: Store,
         classes: Mapping[str, type[Task]],
         exception_handlers: list[Callable[[BaseException], Any]],
+        hooks: Hooks | None = None,
     ) -> None:
         self.settings = settings
         self.store = store
         self.classes = classes
         self.exception_handlers = exception_handlers
+        self.hooks = hooks or Hooks()
         self.id = new_node_id(settings.node_name)
         self.queues: dict[str, QueueKeys] = {name: store.keys.queue(name) for name in settings.queues}
         self.queue_names = list(self.queues)
@@ -66,3 +71,10 @@ class NodeState:
     def label(self) -> str:
         """The node's id as text."""
         return self.id.decode()
+
+    @property
+    def info(self) -> NodeInfo:
+        """What hooks are told of the node."""
+        settings = self.settings
+        queues = tuple(map(queue_label, self.queue_names))
+        return NodeInfo(self.label, os.getpid(), queues, settings.concurrency, settings.namespace, __version__)

@@ -127,7 +127,9 @@ class Stopper:
         if run.wish == ABANDON:
             run.phase = RELEASE
             self.state.registry.remove(run)
+            self.runner.tell_end(run, "")
         elif run.wish == DROP:
+            self.runner.tell_end(run, "")
             self.runner.report.closing.release(run, "none")
         elif run.wish == RELOAD:
             self._reload(run)
@@ -146,6 +148,7 @@ class Stopper:
     def _reload(self, run: Run) -> None:
         if run.mail is not None:
             run.mail.halt()
+        self.runner.tell_end(run, states.RUNNING)
         run.wish = None
         run.task = None
         run.phase = BEGIN

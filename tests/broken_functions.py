@@ -1,0 +1,5 @@
+"""A module that cannot be imported; the tests allow it."""
+
+import sys
+
+sys.exit("broken at import")
