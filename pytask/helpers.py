@@ -17,6 +17,7 @@ from pytask.calling import Calling
 from pytask.errors import InvalidInputError, TaskNotFoundError, TaskStateError
 from pytask.names import check_queue_name
 from pytask.producing import Id, Producing, as_field
+from pytask.queue_control import QueueControl
 from pytask.store.store import Store
 from pytask.task import Task
 
@@ -38,7 +39,7 @@ def run_loop(function: Callable[[], Any], interval: float) -> NoReturn:
         time.sleep(max(began + turn * interval - time.monotonic(), 0))
 
 
-class PyTaskHelpers(Producing, Calling):
+class PyTaskHelpers(Producing, Calling, QueueControl):
     """The helpers of one app: `task_app.helpers`, and `self.helpers` in a task.
 
     `queues` are the names of the queues that lists cover unless told otherwise; `classes` are the task classes

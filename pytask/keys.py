@@ -33,7 +33,7 @@ KEY_TABLE = (
         "<ns>task-<id>",
         "hash",
         "task",
-        "producer, begin, finish, emit, unknown, survive, restart, stop, cleanup",
+        "producer, begin, finish, emit, unknown, survive, restart, stop, cleanup, purge",
         "until Cleanup or its producer removes it",
         "the record of a task",
     ),
@@ -49,7 +49,8 @@ KEY_TABLE = (
         "<q>",
         "list",
         "queue",
-        "producer, claim, release, park, miss, promote, reap, orphan, nudge, rescue",
+        "producer, claim, release, park, miss, promote, reap, orphan, nudge, rescue, set_aside, drop_purged,"
+        " requeue_dead",
         "while ids wait",
         "ids that wait: LPUSH in turn, RPUSH next",
     ),
@@ -65,7 +66,7 @@ KEY_TABLE = (
         "{<q>}:claims",
         "hash",
         "queue",
-        "claim, release, park, miss, promote, reap, renew, hold, nudge, rescue",
+        "claim, release, park, miss, promote, reap, renew, hold, nudge, rescue, drop_purged",
         "while ids are claimed",
         "id -> `<node> <fence>`, or the mark `-lost <how>`, `-lost <how> young` or `-back`",
     ),
@@ -114,7 +115,7 @@ KEY_TABLE = (
         "{<q>}:due",
         "zset",
         "queue",
-        "park, miss, promote, release, nudge, rescue",
+        "park, miss, promote, release, nudge, rescue, set_aside",
         "until due",
         "ids that wait for a time; score = epoch seconds",
     ),
@@ -122,7 +123,7 @@ KEY_TABLE = (
         "{<q>}:missing",
         "zset",
         "queue",
-        "miss",
+        "miss, requeue_dead",
         "an hour a member",
         "ids whose hash has not come yet; score = first seen, epoch seconds",
     ),
@@ -130,12 +131,28 @@ KEY_TABLE = (
         "{<q>}:dead",
         "list",
         "queue",
-        "release, miss",
+        "release, miss, requeue_dead, helpers",
         "the newest 100,000",
         "ids that could not be worked on at all",
     ),
     KeyRow("{<q>}:ended", "zset", "queue", "release", "the newest 10,000", "ended ids; score = epoch seconds"),
     KeyRow("{<q>}:counts", "hash", "queue", "release", "for ever, a field a state", "ended so far, by state"),
+    KeyRow(
+        "{<q>}:paused",
+        "string",
+        "queue",
+        "helpers",
+        "until the queue is resumed",
+        "nothing of the queue starts; epoch seconds when it was paused",
+    ),
+    KeyRow(
+        "{<q>}:purged",
+        "list",
+        "queue",
+        "set_aside, drop_purged",
+        "until they are removed",
+        "ids that a purge has taken out of the queue",
+    ),
     KeyRow(
         "{<q>}:sweep",
         "string",
@@ -212,6 +229,8 @@ class QueueKeys:
         "missing",
         "name",
         "nodes",
+        "paused",
+        "purged",
         "sweep",
         "tag",
     )
@@ -231,6 +250,8 @@ class QueueKeys:
         self.dead = tag + b"dead"
         self.ended = tag + b"ended"
         self.counts = tag + b"counts"
+        self.paused = tag + b"paused"
+        self.purged = tag + b"purged"
         self.sweep = tag + b"sweep"
 
     def claims_of(self, node: bytes) -> bytes:

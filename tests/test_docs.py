@@ -197,8 +197,8 @@ def test_the_tables_of_keys_and_states_are_those_of_the_code(head):
 
 
 WRITES = {
-    "DEL", "HDEL", "HINCRBY", "HSET", "LMOVE", "LPUSH", "LTRIM", "PERSIST", "PEXPIRE", "RPOP", "RPUSH", "SADD",
-    "SET", "SREM", "XADD", "ZADD", "ZREM", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE",
+    "DEL", "HDEL", "HINCRBY", "HSET", "LMOVE", "LPUSH", "LREM", "LTRIM", "PERSIST", "PEXPIRE", "RENAME", "RPOP",
+    "RPUSH", "SADD", "SET", "SREM", "XADD", "ZADD", "ZREM", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE",
 }  # fmt: skip
 
 
@@ -234,7 +234,7 @@ def changed_by(name: str) -> set[str]:
             continue
         if first in NAMED:
             changed |= {row_of(named[0])} if first == "key" else {row_of(name) for name in NAMED[first]}
-        for key in (first, second if command == "LMOVE" else ""):
+        for key in (first, second if command in ("LMOVE", "RENAME") else ""):
             if index := re.fullmatch(r"KEYS\[(\d|i)\]", key):  # i: the first key of each queue, in a loop
                 changed.add(row_of(named[int(index[1].replace("i", "1")) - 1]))
     return changed
@@ -433,6 +433,9 @@ def test_the_table_of_events_matches_what_a_node_sends(server, start_node, event
     events.wait_for("loop", "stopped")
     events.wait_for("ok", "success")
     server.redis.lpush("new-task", "ok")
+    with contextlib.closing(PyTask(server.url)) as producer:
+        producer.helpers.start_task("noop", task_id="goner", queue="nobody-serves")
+        producer.helpers.purge_queue("nobody-serves")
     server.create("block", "block", '{"seconds": 1.5}')
     arrived = {
         "running": events.wait_for("ok", "running"),
@@ -451,6 +454,7 @@ def test_the_table_of_events_matches_what_a_node_sends(server, start_node, event
         "discarded": events.wait_for("dropped", "discarded"),
         "progress": events.wait_for("listener", "progress"),
         "log": events.wait_for("listener", "log"),
+        "purged": events.wait_for("goner", "purged"),
     }
     server.redis.publish("task-listener-control", '{"fail": true}')
     arrived["message-failed"] = events.wait_for("listener", "message-failed")
@@ -526,7 +530,7 @@ def test_a_message_of_the_troubleshooting_is_one_of_the_code(message):
 
 
 def test_the_page_lists_every_helper():
-    told = {code(row[0])[0] for row in tables(DOCS / "tasks.md")["| helper | does |"]}
+    told = {name for row in tables(DOCS / "tasks.md")["| helper | does |"] for name in code(row[0])}
     public = inspect.getmembers(PyTaskHelpers, inspect.isfunction)
     assert told == {name for name, _ in public if not name.startswith("_")}
 

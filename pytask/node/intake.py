@@ -8,7 +8,9 @@ lost loses nothing.
 from __future__ import annotations
 
 import logging
+import random
 import time
+from collections.abc import Callable
 
 import gevent
 from gevent.lock import Semaphore
@@ -16,6 +18,7 @@ from gevent.lock import Semaphore
 from pytask import points, wire
 from pytask.errors import StoreError, StoreRefused
 from pytask.keys import QueueKeys
+from pytask.names import queue_label
 from pytask.node.identity import Identity
 from pytask.node.reconcile import Reconcile
 from pytask.node.run import Run
@@ -32,6 +35,7 @@ LARGE = 50  # claims that are worth a greenlet of their own
 AHEAD = 2  # large batches that may be begun at a time
 CLAIM, BEGIN, WAIT = "its claim", "the records of what it has claimed", "its blocking move"
 REFUSED_DELAY = 2.0  # seconds until a queue that is no list is tried again
+PAUSED_DELAY = 0.3  # seconds between looks whether a paused queue is resumed
 
 
 class Intake(Service):
@@ -58,6 +62,8 @@ class Intake(Service):
         self.block = min(state.settings.node_timeout / 2, 5.0)
         self.doing = CLAIM  # what it waits for
         self.answered = time.monotonic()  # when a claim was answered last
+        self.paused = False
+        self.on_paused: Callable[[QueueKeys], None] = lambda _queue: None  # called at each look at a paused queue
         self._blocked = False
         self._settled = False  # has a move ended by itself since the last one was cut short?
         self._ahead = Semaphore(AHEAD)
@@ -78,6 +84,11 @@ class Intake(Service):
                 self.doing = CLAIM
                 claims = self.claims.claim(node, max(min(self.state.registry.free, BATCH), 1))
                 self.answered = time.monotonic()
+                if claims is None:
+                    self._rest()
+                    continue
+                if self.paused:
+                    self._go_on()
                 if claims:
                     points.reach("after-claim")
                     self.doing = BEGIN
@@ -90,6 +101,18 @@ class Intake(Service):
             except StoreRefused as error:
                 self._complain(error)
                 gevent.sleep(REFUSED_DELAY)
+
+    def _rest(self) -> None:
+        """The queue is paused: what waits on this node goes back as well. Look again after a moment."""
+        if not self.paused:
+            log.info("queue %s is paused", queue_label(self.queue.name))
+        self.paused = True
+        self.on_paused(self.queue)
+        gevent.sleep(PAUSED_DELAY * random.uniform(0.8, 1.0))
+
+    def _go_on(self) -> None:
+        log.info("queue %s is resumed", queue_label(self.queue.name))
+        self.paused = False
 
     def _begin(self, node: bytes, claims: list[Claim]) -> None:
         """Begin claims; of a large batch while the next one is claimed, so that server and node both work."""

@@ -19,6 +19,7 @@ from gevent.event import Event
 
 from pytask.errors import StoreError, StoreRefused, StoreUnavailable
 from pytask.hooks import Hook, Hooks
+from pytask.keys import QueueKeys
 from pytask.node.capture import Capture
 from pytask.node.closing import Closing
 from pytask.node.control import Control
@@ -115,6 +116,8 @@ class Node:
         self.control.on_cut = self.heartbeat.look
         self.reconcile.on_refused = self.identity.refuse
         self.identity.on_given_up = self._interrupt_intakes
+        for intake in self.intakes:
+            intake.on_paused = self._give_back
         by_queue = {intake.queue.name: intake for intake in self.intakes}
         self.identity.on_away = lambda queue: by_queue[queue].stop()
         self.identity.on_back = lambda queue: by_queue[queue].start()
@@ -209,8 +212,12 @@ class Node:
         """Take no new tasks; those that run go on."""
         self.state.want(False)
         self._interrupt_intakes()
-        self.probation.give_back()
-        self.runner.give_back()
+        self._give_back()
+
+    def _give_back(self, queue: QueueKeys | None = None) -> None:
+        """What was claimed and waits on this node (of one queue) goes back to the queue."""
+        self.probation.give_back(queue)
+        self.runner.give_back(queue)
 
     def _interrupt_intakes(self) -> None:
         for intake in self.intakes:
@@ -227,8 +234,7 @@ class Node:
         self.state.want(False)
         for intake in self.intakes:
             intake.finish(timeout=2.0)
-        self.probation.give_back()
-        self.runner.give_back()
+        self._give_back()
         self._put_back(self._restless())
         self._wait_for_runs(self.settings.grace)
         self.reconcile.ending = True

@@ -110,12 +110,16 @@ class Probation(Service):
         """Somebody has ended, or is to be stopped."""
         self._wake.set()
 
-    def give_back(self) -> None:
-        """The node takes no tasks any more: those that wait go back to the head of the queue."""
-        waiting, self._waiting = self._waiting, []
-        for _, run in waiting:
-            if self._still_waits(run):
-                self.closing.release(run, "head")
+    def give_back(self, queue: QueueKeys | None = None) -> None:
+        """The node takes no tasks (of this queue) any more: those that wait go back to the head of the queue."""
+        if not self._waiting:
+            return
+        rows, self._waiting = self._waiting, []
+        for row in rows:
+            if queue is not None and row[1].queue is not queue:
+                heapq.heappush(self._waiting, row)
+            elif self._still_waits(row[1]):
+                self.closing.release(row[1], "head")
 
     def run(self) -> None:
         """Clear and admit, for ever."""

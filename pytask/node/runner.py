@@ -17,6 +17,7 @@ from gevent import GreenletExit
 
 from pytask import states, wire
 from pytask.context import current
+from pytask.keys import QueueKeys
 from pytask.node import outcome as outcomes
 from pytask.node.building import embody, initialise, read_data, resolve
 from pytask.node.hooks import call_each, run_inside
@@ -94,10 +95,12 @@ class Runner:
         since = self._waiting[0][0]
         gevent.spawn_later(max(since + LATE - time.monotonic(), LEAST), self._give_up_the_late)
 
-    def give_back(self) -> None:
-        """The node takes no tasks any more: those that wait for a place go back to the head of the queue."""
-        while self._waiting:
-            self._put_back(self._waiting.popleft()[1])
+    def give_back(self, queue: QueueKeys | None = None) -> None:
+        """The node takes no tasks (of this queue) any more: those that wait for a place go back to its head."""
+        rows = [row for row in self._waiting if queue is None or row[1].queue is queue]
+        for row in rows:
+            self._waiting.remove(row)
+            self._put_back(row[1])
 
     def _put_back(self, run: Run) -> None:
         if self._waits_still(run):

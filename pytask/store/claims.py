@@ -37,17 +37,19 @@ class Claims:
         self.client = client
         self.keys = keys
 
-    def claim(self, node: bytes, most: int) -> list[Claim]:
+    def claim(self, node: bytes, most: int) -> list[Claim] | None:
         """Take up to `most` ids (at most 500), never more than the node's fair share. Does not block.
 
-        Tried once: after StoreUnavailable the ids may be ours all the same; `get_claims_of` tells.
-        Raises NodeGone where the node was declared dead.
+        None where the queue is paused. Tried once: after StoreUnavailable the ids may be ours all the same;
+        `get_claims_of` tells. Raises NodeGone where the node was declared dead.
         """
         k = self.keys
-        keys = (k.key, k.claims, k.claims_of(node), k.nodes, k.fence, k.again, k.due, k.inbox(node))
+        keys = (k.key, k.claims, k.claims_of(node), k.nodes, k.fence, k.again, k.due, k.inbox(node), k.paused)
         reply = self.client.call("claim", keys, (node, min(most, 500)), patience=0)
         if reply[0] == b"gone":
             raise NodeGone(node)
+        if reply[0] == b"paused":
+            return None
         words = iter(reply[1:])
         return [_MAKE(Claim, five) for five in zip(words, words, words, words, words, strict=True)]
 

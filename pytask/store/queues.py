@@ -9,6 +9,9 @@ from pytask import states
 from pytask.errors import StoreUnavailable
 from pytask.keys import Keys
 from pytask.store.client import Client, as_dict
+from pytask.wire import encode_time
+
+SCAN_COUNT = 1000  # keys a reply
 
 
 class NewRecord(NamedTuple):
@@ -17,6 +20,22 @@ class NewRecord(NamedTuple):
     id: bytes
     words: Sequence[Any]  # field, value, field, value, ...
     new: bool  # surely
+
+
+class Figures(NamedTuple):
+    """How a queue stands: numbers of ids, and of those that ended so far by state.
+
+    `running`: owned by nodes. `purging`: set aside by a purge. `paused`: since when; None where it is not.
+    """
+
+    waiting: int
+    running: int
+    due: int
+    dead: int
+    purging: int
+    nodes: int
+    paused: bytes | None
+    ended: dict[bytes, bytes]
 
 
 class Queues:
@@ -73,6 +92,69 @@ class Queues:
     def get_dead(self, queue: str, most: int) -> list[bytes]:
         """Ids that could not be worked on, the newest first."""
         return list(self.client.execute("LRANGE", self.keys.queue(queue).dead, 0, most - 1))
+
+    def pause(self, queue: str, now: float) -> None:
+        """From now on nothing of the queue starts, on any node; `now` is kept for lists. Safe to repeat."""
+        self.client.execute("SET", self.keys.queue(queue).paused, encode_time(now))
+
+    def resume(self, queue: str) -> bool:
+        """Let nodes take from the queue again; False where it was not paused."""
+        return bool(self.client.execute("DEL", self.keys.queue(queue).paused))
+
+    def requeue_dead(self, queue: str, ids: Sequence[bytes] = (), most: int = 0) -> int:
+        """Push dead ids again: these, or so many of the oldest; how many went."""
+        k = self.keys.queue(queue)
+        return int(self.client.call("requeue_dead", (k.key, k.dead, k.missing), (most, *ids)))
+
+    def drop_dead(self, queue: str, ids: Sequence[bytes]) -> int:
+        """Take ids off the dead list; how many stood there."""
+        dead = self.keys.queue(queue).dead
+        return sum(map(bool, self.client.pipeline([("LREM", dead, 0, task_id) for task_id in ids])))
+
+    def drop_oldest_dead(self, queue: str, most: int) -> int:
+        """Take the oldest ids off the dead list; how many those were."""
+        return len(self.client.execute("RPOP", self.keys.queue(queue).dead, most) or ())
+
+    def count_dead(self, queue: str) -> int:
+        """How many ids are dead."""
+        return int(self.client.execute("LLEN", self.keys.queue(queue).dead))
+
+    # Looking.
+
+    def find(self) -> set[str]:
+        """The names of all queues of which there is any key. Asks for every key of the servers (SCAN)."""
+        found: set[str] = set()
+        for keys in self.client.iter_keys(b"*" + self.keys.queue().key + b"*", SCAN_COUNT):
+            names = {self.keys.queue_of_key(key.removeprefix(b"{").partition(b"}")[0]) for key in keys}
+            found |= {name for name in names if name is not None}
+        return found
+
+    def get_figures(self, queue: str) -> Figures:
+        """How a queue stands. Raises StoreRefused where one of its keys is of another type."""
+        k = self.keys.queue(queue)
+        *numbers, nodes, paused, counts = self.client.pipeline(
+            [
+                ("LLEN", k.key),
+                ("ZCARD", k.due),
+                ("LLEN", k.dead),
+                ("LLEN", k.purged),
+                ("HKEYS", k.nodes),
+                ("GET", k.paused),
+                ("HGETALL", k.counts),
+            ]
+        )
+        waiting, due, dead, purging = numbers
+        known = {node.removeprefix(b"-") for node in nodes}
+        running = sum(self.client.pipeline([("HLEN", k.claims_of(node)) for node in known])) if known else 0
+        return Figures(waiting, running, due, dead, purging, len(nodes), paused, as_dict(counts))
+
+    def get_ended(self, queue: str, most: int, offset: int) -> list[tuple[bytes, float]]:
+        """Ids that ended, and when, the newest first, without the first `offset`."""
+        if most <= 0:
+            return []
+        ended = self.keys.queue(queue).ended
+        words = iter(self.client.execute("ZREVRANGE", ended, offset, offset + most - 1, "WITHSCORES"))
+        return [(task_id, float(score)) for task_id, score in zip(words, words, strict=True)]
 
     def get_length(self, queue: str) -> int:
         """How many ids wait."""

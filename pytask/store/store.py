@@ -15,6 +15,7 @@ from pytask.store.client import Client, translated
 from pytask.store.endings import Endings
 from pytask.store.listener import Listener
 from pytask.store.membership import Membership, NodeRecords
+from pytask.store.purge import Purge
 from pytask.store.queues import Queues
 from pytask.store.records import Records
 from pytask.store.sweep import Traces
@@ -81,6 +82,10 @@ class Store:
     def claims(self, queue: str = "") -> Claims:
         """The claims of a queue."""
         return Claims(self.client, self.keys.queue(queue))
+
+    def purge(self, queue: str = "") -> Purge:
+        """The purge of a queue."""
+        return Purge(self.client, self.keys, queue)
 
     def membership(self, queue: str = "") -> Membership:
         """The nodes of a queue."""

@@ -134,12 +134,12 @@ class Traces:
         return int(self.client.execute("LLEN", self.keys.end_of(taker)))
 
     def iter_listed(self, queue: str, nodes: Sequence[bytes]) -> Iterator[list[bytes]]:
-        """The ids in a queue and in the inboxes of nodes.
+        """The ids in a queue, in the inboxes of nodes, and among those that are being purged.
 
         From the end where producers push: what moves meanwhile may come twice, but is not passed over.
         """
         keys = self.keys.queue(queue)
-        for key in (*map(keys.inbox, nodes), keys.key):
+        for key in (*map(keys.inbox, nodes), keys.key, keys.purged):
             start = 0
             while ids := self.client.execute("LRANGE", key, start, start + CHUNK - 1):
                 yield ids

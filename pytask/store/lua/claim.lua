@@ -1,10 +1,15 @@
 -- claim: take waiting ids off the queue for one node, giving each a fence.
--- KEYS  1 q, 2 claims, 3 of:<node>, 4 nodes, 5 fence, 6 again, 7 due, 8 inbox:<node>
+-- KEYS  1 q, 2 claims, 3 of:<node>, 4 nodes, 5 fence, 6 again, 7 due, 8 inbox:<node>, 9 paused
 -- ARGV  1 node, 2 how many at most (1 to 500)
--- Returns {'gone'} where the node is absent or being reaped, else {'ok', id, fence, lost, how, early, ...}.
+-- Returns {'gone'} where the node is absent or being reaped, {'paused'} where nothing may start (the inbox is back in the
+-- queue then), else {'ok', id, fence, lost, how, early, ...}.
 -- lost: 1 where the claim follows a reaped one, 2 where that death counts against the task.
 -- A second run takes more ids: after a lost reply read `of:<node>` instead (adoption).
 if redis.call('HEXISTS', KEYS[4], ARGV[1]) == 0 then return {'gone'} end
+if redis.call('EXISTS', KEYS[9]) == 1 then
+  while redis.call('LMOVE', KEYS[8], KEYS[1], 'RIGHT', 'RIGHT') do end
+  return {'paused'}
+end
 local out = {'ok'}
 local waiting = redis.call('LLEN', KEYS[8]) + redis.call('LLEN', KEYS[1])
 if waiting == 0 then return out end
