@@ -32,14 +32,6 @@ def check_queue_name(name: object) -> str:
     return _check_alphabet("queue name", name, f"{_RULE}, or 'default' for the default queue")
 
 
-def check_queue_names(value: object) -> tuple[str, ...]:
-    """Canonical names out of a list, a tuple or text like `'a,b'`: at least one, each once, in order."""
-    names = [DEFAULT_QUEUE] if value == "" else _read_list(value)
-    if not names:
-        raise refusal(value, "one queue or more, as text like 'a,b' or as a list of text")
-    return tuple(dict.fromkeys(check_queue_name(name) for name in names))
-
-
 def queue_label(name: str) -> str:
     """A canonical queue name as people write it: `'default'` for the default queue."""
     return name or DEFAULT_QUEUE_WORD
@@ -65,7 +57,7 @@ def check_node_name(name: object) -> str:
 
 def check_python_paths(value: object) -> tuple[str, ...]:
     """Dotted paths out of a list, a tuple or text like `'shop.mail,shop.tasks'`; there may be none."""
-    paths = _read_list(value)
+    paths = read_list(value)
     if paths is None or not all(isinstance(path, str) and _is_dotted(path) for path in paths):
         raise refusal(value, "dotted Python paths, as text like 'shop.mail,shop.tasks' or as a list of text")
     return tuple(dict.fromkeys(paths))
@@ -94,7 +86,7 @@ def _check_alphabet(what: str, name: object, rule: str) -> str:
     raise SettingError(f"{what} {shown(name)} is not allowed: it must be {rule}")
 
 
-def _read_list(value: object) -> list[Any] | None:
+def read_list(value: object) -> list[Any] | None:
     """The items of a list, a tuple or text with commas; None for another type, or an empty item in text."""
     if isinstance(value, list | tuple):
         return list(value)

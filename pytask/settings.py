@@ -21,6 +21,7 @@ from pytask import names
 from pytask.checks import YEARS_10, as_number, check_boolean, check_duration, check_integer
 from pytask.errors import SettingError
 from pytask.names import shown
+from pytask.queue_names import QueueNames, check_queues
 
 Kind = Literal[
     "address", "namespace", "queue names", "node name", "integer", "duration", "boolean", "dotted paths"
@@ -79,7 +80,7 @@ class Setting:
         if isinstance(self.default, bool):
             return str(self.default).lower()
         if isinstance(self.default, tuple):
-            return ",".join(names.queue_label(item) for item in self.default)
+            return self.default.text if isinstance(self.default, QueueNames) else ",".join(self.default)
         return as_number(self.default) if isinstance(self.default, int | float) else str(self.default)
 
     def check(self, value: object) -> Any:
@@ -104,7 +105,7 @@ _HALF_GIB = 536_870_912  # the largest string that Redis takes by default
 _ROWS = (
     Setting("redis", "address", _URL, "Where Redis is: a URL; in a file also a table, in code also a client."),
     Setting("namespace", "namespace", "", "Goes before all keys and channels, so that apps can share one Redis."),
-    Setting("queues", "queue names", ("",), "The queues that a node takes tasks from, separated by commas."),
+    Setting("queues", "queue names", QueueNames(("",)), "The queues that a node serves, with limits and weights."),
     _integer("concurrency", 1000, "tasks", "How many tasks a node runs at once.", 1),
     Setting("node_name", "node name", "", "The node's label and first part of its id; empty: the hostname."),
     _duration("node_timeout", 10.0, "How long after its last heartbeat a node counts as dead.", 2, 3600),
@@ -143,7 +144,7 @@ class Settings:
 
     redis: object = field(default=_DEFAULTS["redis"], repr=False, hash=False)
     namespace: str = _DEFAULTS["namespace"]
-    queues: tuple[str, ...] = _DEFAULTS["queues"]
+    queues: QueueNames = _DEFAULTS["queues"]
     concurrency: int = _DEFAULTS["concurrency"]
     node_name: str = _DEFAULTS["node_name"]
     node_timeout: float = _DEFAULTS["node_timeout"]
@@ -341,7 +342,7 @@ def _flag(name: str) -> str:
 
 _CHECKS: Mapping[Kind, Callable[[object], object]] = {
     "namespace": names.check_namespace,
-    "queue names": names.check_queue_names,
+    "queue names": check_queues,
     "node name": names.check_node_name,
     "boolean": check_boolean,
     "dotted paths": names.check_python_paths,

@@ -40,7 +40,14 @@ def other_settings(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--namespace", metavar="NAME", help="Stands before every key.")
 @click.option("-n", "--name", metavar="NAME", help="First part of the node's id; the host's name by default.")
 @click.option("-c", "--concurrency", type=int, metavar="N", help="Tasks at once.")
-@click.option("-q", "--queue", "queues", multiple=True, metavar="NAME", help="Serve this queue; may be repeated.")
+@click.option(
+    "-q",
+    "--queue",
+    "queues",
+    multiple=True,
+    metavar="NAME[:N][=WEIGHT]",
+    help="Serve this queue; may be repeated.",
+)
 @click.option("--grace", metavar="SECONDS", help="How long tasks may go on after a signal to end.")
 @click.option("-p", "--processes", type=click.IntRange(1, 256), default=1, help="Nodes, each a process.")
 @other_settings

@@ -7,7 +7,6 @@ import logging
 import gevent
 
 from pytask.errors import StoreError
-from pytask.names import queue_label
 from pytask.node.node import Node
 from pytask.store.store import ServerInfo
 from pytask.version import __version__
@@ -26,7 +25,7 @@ def banner_lines(node: Node, info: ServerInfo) -> list[str]:
     return [
         f"pytask {__version__}, node {node.state.label}, gevent {gevent.__version__}",
         f"server  {place}",
-        f"queues  {', '.join(map(queue_label, node.state.queue_names))}; {settings.concurrency} tasks at once",
+        f"queues  {settings.queues.text.replace(',', ', ')}; {settings.concurrency} tasks at once",
         f"tasks   {', '.join(names) or 'none: add some with add_task'}",
         f"local   {', '.join(local) or 'none'}",
     ]

@@ -64,7 +64,9 @@ class Intake(Service):
         self.answered = time.monotonic()  # when a claim was answered last
         self.paused = False
         self.on_paused: Callable[[QueueKeys], None] = lambda _queue: None  # called at each look at a paused queue
+        self.share = state.registry.share_of(queue.name)
         self._blocked = False
+        self._moved = True  # may a blocking move have filled the inbox since the last claim?
         self._settled = False  # has a move ended by itself since the last one was cut short?
         self._ahead = Semaphore(AHEAD)
 
@@ -76,13 +78,21 @@ class Intake(Service):
     def run(self) -> None:
         """Claim and begin, for ever."""
         self._settled = False
+        self._moved = True
+        try:
+            self._serve()
+        finally:
+            if self.share is not None:
+                self.share.leave()
+
+    def _serve(self) -> None:
         while True:
             self._stand_back()
             node = self.state.id
             try:
                 points.reach("before-claim")
                 self.doing = CLAIM
-                claims = self.claims.claim(node, max(min(self.state.registry.free, BATCH), 1))
+                claims = self._claim(node)
                 self.answered = time.monotonic()
                 if claims is None:
                     self._rest()
@@ -101,6 +111,20 @@ class Intake(Service):
             except StoreRefused as error:
                 self._complain(error)
                 gevent.sleep(REFUSED_DELAY)
+
+    def _claim(self, node: bytes) -> list[Claim] | None:
+        """Claim what there is room for; None where the queue is paused."""
+        share = self.share
+        if share is None:
+            return self.claims.claim(node, max(min(self.state.registry.free, BATCH), 1))
+        claims = None
+        most = share.ask(BATCH)
+        try:
+            claims = self.claims.claim(node, most)
+        finally:
+            share.got(len(claims or ()))
+        self._moved = not (claims and self._settled)
+        return claims
 
     def _rest(self) -> None:
         """The queue is paused: what waits on this node goes back as well. Look again after a moment."""
@@ -137,14 +161,24 @@ class Intake(Service):
     def _stand_back(self) -> None:
         """Wait until the node may take tasks. An id that is handed over meanwhile does not wait for it."""
         timeout: float | None = self.block  # a move that was cut short may be served for so long
+        if self.share is not None:
+            self.share.back()
         while not self.may_take():
-            self.claims.give_back(self.state.id)
+            if self.share is not None:
+                self.share.want()
+            if self._moved or not self._is_free():
+                self.claims.give_back(self.state.id)
             self.state.accepting.wait(timeout)
             self.state.registry.room.wait(timeout)
+            if self.share is not None:
+                self.share.wait(timeout)
             timeout = None
 
     def may_take(self) -> bool:
-        """Has the node room, and is it to take tasks?"""
+        """Has the node room (for tasks of this queue), and is it to take tasks?"""
+        return self._is_free() and (self.share is None or self.share.room() > 0)
+
+    def _is_free(self) -> bool:
         return bool(self.state.accepting.is_set() and self.state.registry.has_room())
 
     def _wait(self, node: bytes) -> None:
@@ -152,7 +186,7 @@ class Intake(Service):
 
         But for the first one: until then the server may have served one that was cut short.
         """
-        self._blocked = True
+        self._blocked = self._moved = True
         try:
             while not self.waiting.wait_for_id(node, self.block):
                 if not self._settled or node != self.state.id or not self.may_take():

@@ -9,13 +9,15 @@ going to end in a moment, so that a place that is given up need not wait for a c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gevent
 from gevent.event import Event
 
 from pytask.keys import QueueKeys
+from pytask.node.shares import Share, Shares
+from pytask.queue_names import Share as Plan
 from pytask.store.claims import Claim
 
 # Phases, in their order.
@@ -107,8 +109,9 @@ class Registry:
     when another task may be claimed, `empty` while there is no run.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, plans: Mapping[str, Plan] | None = None) -> None:
         self.capacity = capacity
+        self.shares = Shares(plans, lambda: self.free) if plans else None
         self.taken = 0  # places; more of them than there are where tasks have begun ahead
         self.running = 0  # runs whose greenlets have been started, at most `capacity`
         self.pace = Pace()
@@ -131,6 +134,10 @@ class Registry:
         ahead = min(self.pace.get(), self.capacity) if self.taken >= self.capacity // 2 else 0
         places, untold = self.capacity + ahead - self.taken, 2 * self.capacity - len(self.runs)
         return max(places if places < untold else untold, 0)
+
+    def share_of(self, queue: str) -> Share | None:
+        """The share of a queue; None where nothing was said of any."""
+        return None if self.shares is None else self.shares.by_queue[queue]
 
     @property
     def has_place(self) -> bool:
@@ -157,17 +164,25 @@ class Registry:
         if not run.takes_place:
             run.takes_place = True
             self.taken += 1
+            if self.shares is not None:
+                self.shares.take(run.queue.name)
             if self.taken >= self.capacity or len(self.runs) >= 2 * self.capacity:
                 self.room.clear()
 
     def enter(self, run: Run) -> bool:
         """The run's greenlet is about to be started; False where it has to wait for another one's end."""
         if not run.runs:
-            if self.running >= self.capacity:
+            if self.running >= self.capacity or not self.is_allowed(run):
                 return False
             run.runs = True
             self.running += 1
+            if self.shares is not None:
+                self.shares.by_queue[run.queue.name].running += 1
         return True
+
+    def is_allowed(self, run: Run) -> bool:
+        """May one more run of its queue be started? Not where claims were adopted beyond the queue's limit."""
+        return self.shares is None or self.shares.by_queue[run.queue.name].is_open()
 
     def vacate(self, run: Run) -> None:
         """The run has ended: another one may have its place. Safe to repeat."""
@@ -177,6 +192,8 @@ class Registry:
             if run.runs:
                 self._leave(run)
             self._show_room()
+            if self.shares is not None:
+                self.shares.leave(run.queue.name)
 
     def _show_room(self) -> None:
         if not self.room.is_set() and self.free:
@@ -185,6 +202,8 @@ class Registry:
     def _leave(self, run: Run) -> None:
         run.runs = False
         self.running -= 1
+        if self.shares is not None:
+            self.shares.by_queue[run.queue.name].running -= 1
         self.pace.note()
         self.on_place()
 
@@ -213,6 +232,8 @@ class Registry:
         if self.runs.get(run.key) is run:
             del self.runs[run.key]
             self._show_room()
+            if self.shares is not None:
+                self.shares.wake()
             if not self.runs:
                 self.empty.set()
 

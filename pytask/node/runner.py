@@ -63,19 +63,24 @@ class Runner:
         run.phase = RUN
         if self.state.registry.enter(run):
             run.greenlet = gevent.spawn(self._execute, run)
-            return
-        self._waiting.append((time.monotonic(), run))
-        if not self._looks:
-            self._look_at_the_first()
+        elif self.state.registry.is_allowed(run):
+            self._waiting.append((time.monotonic(), run))
+            if not self._looks:
+                self._look_at_the_first()
+        else:
+            self.settle(run, outcomes.PUT_BACK)
 
     def _start_next(self) -> None:
         """A place is free."""
         while self._waiting:
             run = self._waiting[0][1]
             if self._waits_still(run):
-                if not self.state.registry.enter(run):
+                if self.state.registry.enter(run):
+                    run.greenlet = gevent.spawn(self._execute, run)
+                elif self.state.registry.is_allowed(run):
                     return
-                run.greenlet = gevent.spawn(self._execute, run)
+                else:
+                    self.settle(run, outcomes.PUT_BACK)
             self._waiting.popleft()
 
     def _waits_still(self, run: Run) -> bool:

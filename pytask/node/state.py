@@ -47,7 +47,7 @@ class NodeState:
         self.id = new_node_id(settings.node_name)
         self.queues: dict[str, QueueKeys] = {name: store.keys.queue(name) for name in settings.queues}
         self.queue_names = list(self.queues)
-        self.registry = Registry(settings.concurrency)
+        self.registry = Registry(settings.concurrency, settings.queues.plans)
         self.accepting = Event()
         self.wanted = False  # is it to take tasks, whenever it can? Not while it is paused, nor at its end
         self.given_up = b""  # the last id under which this node ended its runs by itself, or was declared dead
