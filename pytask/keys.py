@@ -49,7 +49,7 @@ KEY_TABLE = (
         "<q>",
         "list",
         "queue",
-        "producer, claim, release, park, miss, promote, reap, orphan, nudge, rescue, set_aside, drop_purged,"
+        "producer, claim, release, park, miss, promote, reap, orphan, nudge, recall, rescue, set_aside, drop_purged,"
         " requeue_dead",
         "while ids wait",
         "ids that wait: LPUSH in turn, RPUSH next",
@@ -66,7 +66,7 @@ KEY_TABLE = (
         "{<q>}:claims",
         "hash",
         "queue",
-        "claim, release, park, miss, promote, reap, renew, hold, nudge, rescue, drop_purged",
+        "claim, release, park, miss, promote, reap, renew, hold, nudge, recall, rescue, drop_purged",
         "while ids are claimed",
         "id -> `<node> <fence>`, or the mark `-lost <how>`, `-lost <how> young` or `-back`",
     ),
@@ -115,7 +115,7 @@ KEY_TABLE = (
         "{<q>}:due",
         "zset",
         "queue",
-        "park, miss, promote, release, nudge, rescue, set_aside",
+        "park, miss, promote, release, nudge, recall, rescue, set_aside",
         "until due",
         "ids that wait for a time; score = epoch seconds",
     ),
@@ -202,6 +202,38 @@ KEY_TABLE = (
         "ids whose handler kept failing",
     ),
     KeyRow(
+        "{<ns>limit-<label>}:held",
+        "zset",
+        "limit",
+        "places",
+        "while somebody has a place",
+        "`<q> <id>` of each that was let in; score = its fence",
+    ),
+    KeyRow(
+        "{<ns>limit-<label>}:line",
+        "zset",
+        "limit",
+        "places",
+        "while somebody waits for a place",
+        "`<q> <id>` of each that waits; score = the fence with which it asked first",
+    ),
+    KeyRow(
+        "{<ns>limit-<label>}:meter",
+        "string",
+        "limit",
+        "places",
+        "until a rate has recovered",
+        "of a rate alone: until when the starts that it gave out would last one by one, in microseconds",
+    ),
+    KeyRow(
+        "<ns>unique-<task>-<digest>",
+        "string",
+        "own",
+        "lock, unlock",
+        "until its owner ends",
+        "`<fence> <id>` of the one task that waits or runs",
+    ),
+    KeyRow(
         "<ns>node-<node>",
         "hash",
         "own",
@@ -261,6 +293,17 @@ class QueueKeys:
     def inbox(self, node: bytes) -> bytes:
         """Where a blocking move hands an id to the node."""
         return self.tag + b"inbox:" + node
+
+
+class LimitKeys:
+    """The keys of one limit; all lie in one slot."""
+
+    __slots__ = ("held", "line", "meter")
+
+    def __init__(self, tag: bytes) -> None:
+        self.held = tag + b"held"
+        self.line = tag + b"line"
+        self.meter = tag + b"meter"
 
 
 class Keys:
@@ -339,6 +382,14 @@ class Keys:
     def watches(self, node: bytes) -> bytes:
         """A channel to which the node subscribes as well, where it runs a Monitor."""
         return self.alive(node) + b":monitor"
+
+    def limit(self, label: str) -> LimitKeys:
+        """The keys of a limit that nodes share; its label says which."""
+        return LimitKeys(b"{" + self.prefix + b"limit-" + label.encode() + b"}:")
+
+    def lock(self, label: str) -> bytes:
+        """Who holds the lock of a unique task; the label begins with `unique-`."""
+        return self.prefix + label.encode("utf-8", "backslashreplace")
 
     def end_of(self, node: bytes) -> bytes:
         """The ended ids that the Cleanup of one node has taken."""

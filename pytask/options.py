@@ -6,6 +6,7 @@ field goes before the attribute. Pure: values in, checked values or the text of 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import difflib
 import inspect
@@ -51,7 +52,7 @@ class Option:
         except SettingError as error:
             raise InvalidInputError(f"option {self.name}: {error}") from None
 
-    def write(self, value: object) -> str:
+    def write(self, value: object) -> str | bytes:
         """The text of the field for a value that Python code gives. Raises InvalidInputError."""
         return KINDS[self.kind].write(self.check(value))
 
@@ -69,7 +70,7 @@ class Kind(NamedTuple):
     """How values of a kind are checked, written into a field, and read from one."""
 
     check: Callable[[object], Any]
-    write: Callable[[Any], str]
+    write: Callable[[Any], str | bytes]
     read: Callable[[str], Any]
 
 
@@ -130,20 +131,24 @@ def _check_field_name(value: object) -> str:
 
 
 def _check_unique(value: object) -> bool | str:
-    """True, False, or a key of any length."""
+    """True, False, or a key of any length: text, or any bytes, then decoded with `surrogateescape`."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "surrogateescape")
-    if isinstance(value, bool) or (isinstance(value, str) and value):
+    if isinstance(value, str) and value:
+        with contextlib.suppress(UnicodeEncodeError):
+            value.encode("utf-8", "surrogateescape")
+            return _read_unique(value)
+    if isinstance(value, bool):
         return value
-    raise refusal(value, "true, false or a key, which is text")
+    raise refusal(value, "true, false or a key, which is text or bytes")
 
 
 def _read_unique(text: str) -> bool | str:
     return {"true": True, "false": False, "": False}.get(text, text)
 
 
-def _write_unique(value: bool | str) -> str:
-    return _write_boolean(value) if isinstance(value, bool) else value
+def _write_unique(value: bool | str) -> str | bytes:
+    return _write_boolean(value) if isinstance(value, bool) else value.encode("utf-8", "surrogateescape")
 
 
 def _write_boolean(value: bool) -> str:
@@ -175,7 +180,7 @@ def _as_decimal(seconds: float) -> str:
     return as_number(seconds) if abs(seconds) < 1e15 else f"{seconds:.0f}"
 
 
-def _of_text(check: Callable[[object], Any], write: Callable[[Any], str] = str) -> Kind:
+def _of_text(check: Callable[[object], Any], write: Callable[[Any], str | bytes] = str) -> Kind:
     """A kind whose field is read as the same text is checked."""
     return Kind(check, write, check)
 
@@ -229,12 +234,12 @@ OF_CLASSES = tuple(row for row in _ROWS if row.in_class)
 GATES = tuple(row.name for row in _ROWS if row.reader == "limits")
 
 
-def write_options(given: Mapping[str, object]) -> list[str]:
+def write_options(given: Mapping[str, object]) -> list[str | bytes]:
     """The words of a record, field, value, field, value ..., of the options that are given (not None).
 
     Raises InvalidInputError for an unknown option, a wrong value, and two that exclude each other.
     """
-    words: list[str] = []
+    words: list[str | bytes] = []
     for name, value in given.items():
         option = OPTIONS.get(name)
         if option is None:

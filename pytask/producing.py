@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 from pytask import wire
 from pytask.errors import InvalidInputError
+from pytask.limits import lock_label
 from pytask.names import check_queue_name, shown
 from pytask.options import OPTIONS, suggestion, write_options
 from pytask.params import check_data
@@ -18,12 +20,15 @@ from pytask.retry import Exponential
 from pytask.store.queues import NewRecord
 from pytask.store.store import Store
 from pytask.task import Exceptions, Task
+from pytask.uniqueness import Locked, settle
 
 BATCH = 500  # tasks a round trip
 OWN_KEYS = frozenset({"task", "data", "task_id"})  # of a task that is given as a dict, beside the options
 KEYS = OWN_KEYS | OPTIONS.keys()
 
 NOTHING: Mapping[str, Any] = {}
+NO_LOCKS: Mapping[int, str] = {}
+NO_IDS: Mapping[bytes, bytes] = {}
 
 Id = str | bytes
 NewTask = tuple[Any, ...] | Mapping[str, Any]
@@ -36,6 +41,7 @@ class Row(NamedTuple):
     id: bytes | None
     words: list[Any]  # field, value, field, value, ...
     queue: str
+    lock: str = ""  # the label of the lock that it needs
 
 
 class Producing:
@@ -92,9 +98,8 @@ class Producing:
         }  # fmt: skip
         given = {name: value for name, value in options.items() if value is not None}
         row = make_row(self.classes, task, task_data if data is None else data, task_id, given, queue)
-        ((raw, _, _),) = records = make_records([row])
-        self.store.queues.create(records, row.queue)
-        return wire.id_to_str(raw)
+        batch = Batch(make_records([row]), [row.queue], {0: row.lock} if row.lock else NO_LOCKS)
+        return self._create(batch)[0]
 
     def start_tasks(
         self,
@@ -112,22 +117,44 @@ class Producing:
         ids: list[str] = []
         batches = Batches(self.classes, tasks, queue)
         while batch := batches.take():
-            for name, records in batch.by_queue():
-                self.store.queues.create(records, name, batches.prepare)
-            ids += [wire.id_to_str(record.id) for record in batch.records]
+            ids += self._create(batch, batches.prepare)
             if progress:
                 progress(len(ids))
         return ids
 
+    def _create(self, batch: Batch, meanwhile: Callable[[], None] | None = None) -> list[str]:
+        """Write and push a batch; returns the ids, those of others where these have the locks."""
+        lost = NO_IDS
+        ids = [record.id for record in batch.records]
+        if batch.locks:
+            rows = [Locked(batch.records[number], label) for number, label in batch.locks.items()]
+            won, lost = settle(self.store, rows)
+            batch = batch.with_winners(won, lost)
+        for name, records in batch.by_queue():
+            self.store.queues.create(records, name, meanwhile)
+        return [wire.id_to_str(lost.get(task_id, task_id)) for task_id in ids]
+
 
 class Batch(NamedTuple):
-    """Records that are to be written, and the queue of each."""
+    """Records that are to be written, the queue of each, and the label of the lock of each that needs one."""
 
     records: list[NewRecord]
     queues: list[str]
+    locks: Mapping[int, str]  # by the number of the record
+
+    def with_winners(self, won: Mapping[bytes, NewRecord], lost: Mapping[bytes, bytes]) -> Batch:
+        """What is left of the batch where these records have their locks, and the others have not."""
+        rows = [
+            (won.get(record.id, record), queue)
+            for record, queue in zip(self.records, self.queues, strict=True)
+            if record.id not in lost
+        ]
+        return Batch([record for record, _ in rows], [queue for _, queue in rows], NO_LOCKS)
 
     def by_queue(self) -> Iterable[tuple[str, list[NewRecord]]]:
         """The records of each queue, in order."""
+        if not self.queues:
+            return []
         first = self.queues[0]
         if all(queue == first for queue in self.queues):
             return [(first, self.records)]
@@ -151,7 +178,8 @@ class Batches:
         if self._ready is None and self._problem is None:
             try:
                 rows = list(islice(self._rows, BATCH))
-                self._ready = Batch(make_records(rows), [row.queue for row in rows])
+                locks = {number: row.lock for number, row in enumerate(rows) if row.lock}
+                self._ready = Batch(make_records(rows), [row.queue for row in rows], locks)
             except Exception as error:  # noqa: BLE001 - the caller's own, from the tasks that are given: `take` raises it
                 self._problem = error
 
@@ -212,7 +240,17 @@ def make_row(
         words += write_options(options)
     if queue is None and known is not None and isinstance(known.queue, str):
         queue = known.queue
-    return Row(raw, words, check_queue_name(queue) if queue else "")
+    lock = _lock_of(name, options.get("unique"), known, words[3])
+    if lock:
+        words += ("limits", lock)
+    return Row(raw, words, check_queue_name(queue) if queue else "", lock)
+
+
+def _lock_of(name: str, unique: Any, known: type[Task] | None, data: bytes) -> str:
+    """The label of the lock that a task needs, `''` for none."""
+    if unique is None and known is not None and not inspect.isroutine(known.unique):
+        unique = known.unique
+    return lock_label(name, unique, data) if unique else ""
 
 
 def make_records(rows: Sequence[Row]) -> list[NewRecord]:

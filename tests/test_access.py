@@ -51,7 +51,7 @@ def in_namespace(words: list[str], namespace: str) -> list[str]:
     """The same rights in a namespace, made as the page says: by a replacement in the patterns."""
     if not namespace:
         return words
-    names = re.compile(r"^((?:%[RW]+)?[~&]\{?)(?=(?:task-|new-task|end-task|node-|alive-))")
+    names = re.compile(r"^((?:%[RW]+)?[~&]\{?)(?=(?:task-|new-task|end-task|node-|alive-|unique-|limit-))")
     return [names.sub(rf"\g<1>{namespace}:", word) for word in words]
 
 
@@ -182,6 +182,7 @@ def every_helper(app: PyTask) -> None:
     helpers.store.ping()
     helpers.start_task("echo", task_id="W")
     helpers.start_tasks([("echo", {}, "X"), ("echo", {}, "Y")], queue="mail")
+    assert helpers.start_task("echo", unique=True) == helpers.start_task("echo", unique=True)
     helpers.reload_task("W")
     helpers.stop_task("W")
     helpers.stop_task("parked")

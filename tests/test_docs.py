@@ -216,6 +216,10 @@ def row_of(key: str) -> str:
         return "<ns>task-<id>"
     if key in ("events", "{task}:events"):
         return "{<ns>task-<id>}:events"
+    if key in ("held", "line", "meter"):
+        return "{<ns>limit-<label>}:" + key
+    if key == "unique":
+        return "<ns>unique-<task>-<digest>"
     if "end-task" in key:
         return key.replace("end-task", "<ns>end-task")
     return "<q>" if key == "q" else "{<q>}:" + key
@@ -295,7 +299,7 @@ def test_the_fields_that_helpers_and_nodes_write_are_on_the_page(app, server, st
     app.helpers.start_task("noop", task_id="kept", cleanup=False)
     written = set(app.helpers.get_task("kept"))
     assert written <= set(FIELDS)
-    assert {name for name, row in FIELDS.items() if "helpers" in row[1]} == {"created"}
+    assert {name for name, row in FIELDS.items() if "helpers" in row[1]} == {"created", "limits"}
     assert all("producer" in FIELDS[name][1] for name in written - {"created"})
     local = f"task-pytask/monitor@{start_node().node_id}"
     assert {name.decode() for name in wait_until(lambda: server.redis.hgetall(local))} <= set(FIELDS)

@@ -127,3 +127,8 @@ class Claims:
         """Bring a parked id back at once."""
         k = self.keys
         return bool(self.client.call("nudge", (k.key, k.claims, k.due, k.again), (task_id,)))
+
+    def recall(self, ids: Sequence[bytes]) -> list[int]:
+        """Bring parked ids back, the first of them next: 2 it is; 1 it is claimed or on its way; 0 neither."""
+        k = self.keys
+        return list(self.client.call("recall", (k.key, k.claims, k.due), ids))

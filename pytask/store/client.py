@@ -72,7 +72,7 @@ def as_dict(reply: object) -> dict[bytes, bytes]:
 # What a replica need not have heard of, even where everything else waits for one.
 FLEETING = frozenset({"beat", "emit", "PING", "PUBLISH", "BLMOVE", "HGETALL", "HMGET", "HGET", "LRANGE", "LLEN",
                       "ZRANGE", "ZMSCORE", "PUBSUB", "SCAN", "HSCAN", "HKEYS", "INFO", "CONFIG", "look",
-                      "lease"})  # fmt: skip
+                      "lease", "glance"})  # fmt: skip
 
 
 class Client:
@@ -117,6 +117,17 @@ class Client:
     ) -> Any:
         """The reply of one script."""
         return self._persist([_evaluation(script(name), keys, args)], patience, fleeting=name in FLEETING)[0]
+
+    def call_many(
+        self, name: str, calls: Sequence[tuple[Sequence[bytes], Sequence[Any]]], *, partial: bool = False
+    ) -> list[Any]:
+        """The replies of several calls (keys, arguments) of one script, sent at once.
+
+        With `partial` a StoreUnavailable stands in place of each that did not come.
+        """
+        code = script(name)
+        commands = [_evaluation(code, keys, args) for keys, args in calls]
+        return self._persist(commands, fleeting=name in FLEETING, partial=partial) if commands else []
 
     def call_each(
         self,

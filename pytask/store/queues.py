@@ -20,6 +20,7 @@ class NewRecord(NamedTuple):
     id: bytes
     words: Sequence[Any]  # field, value, field, value, ...
     new: bool  # surely
+    written: bool = False  # all but its state, which may be another one by now
 
 
 class Figures(NamedTuple):
@@ -65,9 +66,23 @@ class Queues:
     def _writes(self, records: Sequence[NewRecord]) -> list[tuple[Any, ...]]:
         task = self.keys.task
         return [
-            ("HSET", task(task_id), *words, "state", states.WAIT) if new else ("HSET", task(task_id), *words)
-            for task_id, words, new in records
+            ("HSETNX", task(task_id), "state", states.WAIT)
+            if written
+            else ("HSET", task(task_id), *words, "state", states.WAIT)
+            if new
+            else ("HSET", task(task_id), *words)
+            for task_id, words, new, written in records
         ]
+
+    def write(self, records: Sequence[NewRecord]) -> None:
+        """Write records without a state, which nobody looks for."""
+        if records:
+            self.client.pipeline([("HSET", self.keys.task(each.id), *each.words) for each in records])
+
+    def remove(self, ids: Sequence[bytes]) -> None:
+        """Remove records that were never pushed."""
+        if ids:
+            self.client.pipeline([("DEL", self.keys.task(task_id)) for task_id in ids])
 
     def push(self, queue: str, ids: Sequence[bytes], *, first: bool = False) -> None:
         """Push ids; `first` before all that wait."""

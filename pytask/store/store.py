@@ -13,6 +13,7 @@ from pytask.keys import Keys
 from pytask.store.claims import Claims
 from pytask.store.client import Client, translated
 from pytask.store.endings import Endings
+from pytask.store.limits import Limits
 from pytask.store.listener import Listener
 from pytask.store.membership import Membership, NodeRecords
 from pytask.store.purge import Purge
@@ -72,6 +73,7 @@ class Store:
         self.endings = Endings(self.client, self.keys)
         self.node_records = NodeRecords(self.client, self.keys)
         self.traces = Traces(self.client, self.keys)
+        self.limits = Limits(self.client, self.keys)
 
     def with_patience(self, patience: float | None) -> Store:
         """This store, over the same connections, with another patience."""
