@@ -68,9 +68,7 @@ def _option(name: str, fields: Mapping[str, bytes], of_class: Mapping[str, Any])
     raw = fields.get(name)
     if raw is None:
         return of_class[name]
-    if name == "unique":  # a key may be any bytes
-        return {b"true": True, b"false": False, b"": False}.get(raw, raw)
-    return OPTIONS[name].read(raw)
+    return OPTIONS[name].read(raw) if raw else None
 
 
 class _Data:
@@ -114,19 +112,18 @@ def _rate(task: str, options: Mapping[str, Any], data: _Data) -> Limit | None:
     return Limit(label, rate.starts, rate.seconds)
 
 
-def lock_label(task: str, unique: bool | str | bytes | None, data: bytes) -> str:
+def lock_label(task: str, unique: bool | str | None, data: bytes) -> str:
     """The label of the lock of a task that is `unique`, `''` where it is not.
 
     `True` is for the same data, whatever the order of its keys; a key is for itself. Raises WireError for data
     that is no JSON object.
     """
-    if unique is None or unique is False or unique in ("", b"", "false", b"false"):
+    if not unique:
         return ""
-    if unique is True or unique in ("true", b"true"):
+    if unique is True:
         digest = digest_of(b"data", canonical(wire.decode_object(data)))
     else:
-        key = unique if isinstance(unique, bytes) else unique.encode("utf-8", "surrogateescape")
-        digest = digest_of(b"key", key)
+        digest = digest_of(b"key", unique.encode("utf-8", "surrogateescape"))
     return f"{UNIQUE}{task}-{digest}"
 
 

@@ -59,7 +59,10 @@ class Option:
     def read(self, raw: bytes) -> Any:
         """The canonical value of a field. Raises InvalidInputError, whose text begins with the field's name."""
         try:
-            return KINDS[self.kind].read(raw.decode())
+            # a key may be any bytes
+            return KINDS[self.kind].read(
+                raw.decode("utf-8", "surrogateescape" if self.name == "unique" else "strict")
+            )
         except UnicodeDecodeError:
             raise InvalidInputError(f"the field '{self.name}' is not UTF-8") from None
         except SettingError as error:

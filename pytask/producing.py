@@ -250,7 +250,7 @@ def _lock_of(name: str, unique: Any, known: type[Task] | None, data: bytes) -> s
     """The label of the lock that a task needs, `''` for none."""
     if unique is None and known is not None and not inspect.isroutine(known.unique):
         unique = known.unique
-    return lock_label(name, unique, data) if unique else ""
+    return lock_label(name, OPTIONS["unique"].check(unique), data) if unique else ""
 
 
 def make_records(rows: Sequence[Row]) -> list[NewRecord]:

@@ -28,8 +28,8 @@ PARKED = frozenset({SCHEDULED, RETRY})
 # What each state may become. An ended or stopped task becomes WAIT when it is restarted.
 MOVES: dict[str, frozenset[str]] = {
     WAIT: frozenset({RUNNING, SCHEDULED, STOPPED, EXPIRED, SKIPPED}),
-    SCHEDULED: frozenset({WAIT, RUNNING, STOPPED, EXPIRED}),
-    RETRY: frozenset({WAIT, RUNNING, STOPPED, EXPIRED}),
+    SCHEDULED: frozenset({WAIT, RUNNING, STOPPED, EXPIRED, SKIPPED}),
+    RETRY: frozenset({WAIT, RUNNING, STOPPED, EXPIRED, SKIPPED}),
     RUNNING: frozenset({WAIT, SCHEDULED, RETRY, STOPPED, *ENDED}),
     HELD: frozenset({WAIT, SKIPPED, STOPPED}),
     STOPPED: frozenset({WAIT}),

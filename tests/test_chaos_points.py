@@ -49,9 +49,11 @@ def test_a_node_that_dies_at_a_point_leaves_nothing_undone(point, rng):
             if doomed.alive:
                 rig.create(4, seconds=rng.uniform(0.01, 0.2))
                 rig.create(1, due=rng.uniform(0.2, 0.6), seconds=0.01)
+                rig.create(2, most=1, seconds=0.02)
                 time.sleep(0.05)
         wait_until_dead(rig, doomed)
         take_over_and_check(rig)
+        assert not rig.redis.keys("*limit-*"), "a place that nobody has"
 
 
 @pytest.mark.parametrize("point", REAP_POINTS)

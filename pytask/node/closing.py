@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterable
 from pytask import points, states, wire
 from pytask.errors import StoreRefused, StoreUnavailable
 from pytask.keys import QueueKeys
-from pytask.node.outbox import MOST_ROWS, Outbox, Row
+from pytask.node.lines import Leaving
+from pytask.node.outbox import MOST_ROWS, Outbox, Row, iter_answered
 from pytask.node.run import RELEASE, TAIL, Run
 from pytask.node.state import NodeState
+from pytask.store.limits import member_of
 
 log = logging.getLogger("pytask.node")
 
@@ -24,6 +26,8 @@ ENDED = frozenset(state.encode() for state in states.ENDED)
 ENDS = {state: ("end", state) for state in ENDED}
 PARKED = frozenset(state.encode() for state in states.PARKED)
 STOPPED = states.STOPPED.encode()
+OVER = ENDED | {STOPPED}
+WAIT = states.WAIT.encode()
 
 
 class Closing(Outbox):
@@ -40,6 +44,8 @@ class Closing(Outbox):
         self.on_parked: Callable[[str], None] = lambda _queue: None
         self._takers: dict[bytes, bytes] = {}
         self._takers_since = 0.0
+        self.on_leave: Callable[[list[Leaving]], list[StoreUnavailable | None]] = lambda rows: [None] * len(rows)
+        self._leaves = self.box(self._send_leaves)
         self._elsewhere = self.box(self._send_elsewhere)
         self._ended = self.box(self._send_ended)
         self._parks = self.box(self._send_parks)
@@ -64,10 +70,19 @@ class Closing(Outbox):
         """Another queue's claim runs it: hand the push over, then give the claim up."""
         self.add(self._elsewhere, run, key)
 
+    def gone(self, run: Run) -> None:
+        """There is no record any more."""
+        if run.demand is None:
+            self.release(run, "none")
+        else:
+            self.add(self._leaves, run, (b"", b""))
+
     def tail(self, run: Run, state: bytes, due: bytes) -> None:
-        """The record says how the run ended: do what follows."""
+        """The record says how the run ended: do what follows. What was put back keeps its places in limits."""
         run.phase = TAIL
-        if state in ENDED:
+        if run.demand is not None and state != WAIT:
+            self.add(self._leaves, run, (state, due))
+        elif state in ENDED:
             self.add(self._ended if run.cleanup else self._releases, run, ENDS[state])
         elif state == STOPPED:
             self.release(run, "end", state)
@@ -75,6 +90,23 @@ class Closing(Outbox):
             self.park(run, due or b"0")
         else:
             self.release(run, "head")
+
+    def _send_leaves(self, queue: QueueKeys, _node: bytes, rows: list[Row]) -> None:
+        """Give up places, before the claim: after a crash whoever begins the task next does it."""
+        leaving = []
+        for run, (state, _) in rows:
+            assert run.demand is not None
+            member = member_of(queue.key, run.id)
+            leaving.append(Leaving(member, run.id, run.fence, run.demand, unlock=state not in PARKED))
+        points.reach("before-leave")
+        answers = self.on_leave(leaving)
+        points.reach("after-leave")
+        for (run, (state, due)), _ in iter_answered(rows, answers):
+            run.demand = None
+            if state:
+                self.tail(run, state, due)
+            else:
+                self.release(run, "none")
 
     def _send_elsewhere(self, _queue: QueueKeys, _node: bytes, rows: list[Row]) -> None:
         for run, key in rows:

@@ -23,10 +23,12 @@ from pytask.keys import QueueKeys
 from pytask.node.capture import Capture
 from pytask.node.closing import Closing
 from pytask.node.control import Control
+from pytask.node.gates import Gates
 from pytask.node.heartbeat import Heartbeat
 from pytask.node.hooks import call_each
 from pytask.node.identity import Identity
 from pytask.node.intake import Intake
+from pytask.node.lines import Lines
 from pytask.node.local import LocalTasks
 from pytask.node.presence import Presence
 from pytask.node.probation import Probation
@@ -75,6 +77,8 @@ class Node:
         self.store = self._make_main_store()
         self.state = NodeState(settings, self.store, classes, exception_handlers, hooks)
         self.closing = Closing(self.state)
+        self.lines = Lines(self.state)
+        self.gates = Gates(self.state, self.closing, self.lines)
         self.report = Report(self.state, self.closing)
         self.runner = Runner(self.state, self.report, redis, helpers)
         self.stopper = Stopper(self.state, self.runner)
@@ -111,6 +115,9 @@ class Node:
         self.runner.on_suspect_end = self.probation.wake
         self.runner.on_timeout = self.stopper.time_out
         self.probation.begin = self.starter.begin_or_return
+        self.closing.on_leave = self.lines.leave
+        self.starter.on_gate = self.gates.take
+        self.gates.begin = self.starter.begin_or_return
         self.reconcile.heartbeat = self.heartbeat
         self.heartbeat.listening = self.control.standing.is_set
         self.control.on_cut = self.heartbeat.look
@@ -156,8 +163,8 @@ class Node:
         """Every service that is a greenlet and runs until the end, in the order of their start."""
         promoters = self.promoters.values()
         return [
-            self.closing, self.report, self.probation, self.identity, self.reconcile, self.control, *promoters,
-            self.presence, self.watchdog,
+            self.closing, self.report, self.probation, self.lines, self.gates, self.identity, self.reconcile,
+            self.control, *promoters, self.presence, self.watchdog,
         ]  # fmt: skip
 
     # Start.

@@ -120,8 +120,10 @@ class Report(Outbox):
 
     def _follow(self, run: Run, answer: Sequence[bytes]) -> None:
         """What follows from the answer of finish: [verdict, state, due]."""
-        if answer[0] in (b"gone", b"fenced"):
+        if answer[0] == b"fenced":
             self.closing.release(run, "none")
+        elif answer[0] == b"gone":
+            self.closing.gone(run)
         else:
             self.closing.tail(run, answer[1], answer[2])
 

@@ -16,6 +16,7 @@ import gevent
 from gevent.event import Event
 
 from pytask.keys import QueueKeys
+from pytask.limits import Demand
 from pytask.node.shares import Share, Shares
 from pytask.queue_names import Share as Plan
 from pytask.store.claims import Claim
@@ -31,7 +32,7 @@ class Run:
     """One claim. `wish` is what shall become of the run when its greenlet ends: see `stopper`."""
 
     __slots__ = (
-        "attempt", "claim", "cleanup", "data", "deliveries", "fence", "greenlet", "id", "kept", "key",
+        "attempt", "claim", "cleanup", "data", "deliveries", "demand", "fence", "greenlet", "id", "kept", "key",
         "mail", "name", "node", "once", "options", "phase", "policy", "progress", "queue", "runs",
         "size", "stop_wanted", "stopping", "suspect", "takes_place", "task", "timer", "told", "wish",
     )  # fmt: skip
@@ -61,6 +62,8 @@ class Run:
         self.once = False  # it may not start a second time
         self.cleanup = True
         self.options: dict[str, bytes] | None = None  # that its record sets and a node reads
+        self.demand: Demand | None = None  # the limits and the lock that it has to give up at its end
+        self.told = b""  # what its gates told it: for its next begin
         self.kept = False  # has it a stream of events?
         self.policy: Any = None  # what these, and its class, say of timeouts and retries
         self.timer: Any = None  # of its timeout

@@ -14,7 +14,8 @@ from gevent import GreenletExit
 from pytask import points, wire
 from pytask.errors import StoreError, StoreUnavailable
 from pytask.keys import QueueKeys, flaw_of_id
-from pytask.node.closing import Closing
+from pytask.limits import parse_demand
+from pytask.node.closing import OVER, Closing
 from pytask.node.outbox import MOST_BYTES, iter_batches
 from pytask.node.probation import Probation
 from pytask.node.report import Report
@@ -29,6 +30,7 @@ from pytask.task import Task
 log = logging.getLogger("pytask.node")
 
 
+TOLD = ("admitted", "defer", "skip")  # wishes for which what its gates told a run stands in place of `early`
 MOST_STRANGE = 1000  # fields that mean nothing, of which the log tells
 LATE_PAUSE = 0.7  # seconds between two questions to records whose server is away
 
@@ -178,7 +180,8 @@ class Starter:
 
     def _ask(self, queue: QueueKeys, node: bytes, runs: Sequence[Run], wish: str, most: int) -> list[Any]:
         """The answers of the records; a StoreUnavailable for each that gave none."""
-        rows = [(run.id, run.claim.fence, run.claim.lost, run.claim.early) for run in runs]
+        told = wish in TOLD
+        rows = [(run.id, run.claim.fence, run.claim.lost, run.told if told else run.claim.early) for run in runs]
         points.reach("before-begin")
         deaths = self.state.settings.max_deliveries
         answers = self.state.store.records.begin(node, queue.key, rows, deaths, most, self._class_options(), wish)
@@ -241,6 +244,8 @@ class Starter:
 
     def _tail(self, run: Run, answer: list[Any]) -> None:
         run.cleanup = answer[3] != b"false"
+        if len(answer) > 4 and answer[1] in OVER:
+            run.demand = parse_demand(wire.to_str(answer[4]))
         self.closing.tail(run, answer[1], answer[2])
 
     def _missing(self, run: Run, _answer: list[Any]) -> None:

@@ -62,12 +62,16 @@ class Rig:
 
     # Work.
 
-    def create(self, count: int = 1, *, due: float | None = None, queue: str = "", **data: Any) -> list[str]:
-        """Make tasks; `due`: seconds from now. Returns their ids."""
+    def create(
+        self, count: int = 1, *, due: float | None = None, most: int = 0, queue: str = "", **data: Any
+    ) -> list[str]:
+        """Make tasks; `due`: seconds from now; `most`: so many run at a time. Returns their ids."""
         ids = [f"t{len(self.ids) + n}" for n in range(count)]
         words: list[Any] = ["task", "work", "data", wire.encode_json(data)]
         if due is not None:
             words += ["due", f"{time.time() + due:.3f}"]
+        if most:
+            words += ["max_running", most]
         self.app.helpers.store.queues.create(
             [NewRecord(task_id.encode(), words, new=False) for task_id in ids], queue
         )

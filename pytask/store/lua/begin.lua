@@ -2,11 +2,12 @@
 -- KEYS  task, ...   (all in one slot on a cluster)
 -- ARGV  1 node, 2 key of the queue, 3 key of the default queue, 4 how many deaths may count against a task, 5 most bytes
 --       of data in the answer, 6 what the node wants: '', 'granted' (start it though it is on probation), 'admitted' (its
---       limits let it start), 'stop' (do not start it), 'defer' (not before the time that stands in place of `early`) or
---       'skip' (never, for the reason that stands there), 7 what classes say of their tasks: a line for each with its name and
+--       limits let it start; they stand in place of `early`), 'stop' (do not start it), 'defer' (not before a time, which
+--       stands there, or `+` and seconds from now; behind it its limits) or 'skip' (never, for the reason that stands there), 7 what classes say of their tasks: a line for each with its name and
 --       `once`, `gate`, `delay=<seconds>`, `expires_in=<seconds>`, then for each task: fence, lost, early
 -- Returns for each, the first that applies:
---   {'missing'}  {'wrong'} (no hash)  {'stale', fence}  {'tail', state, due, cleanup}  {'ended', state}  {'early'}
+--   {'missing'}  {'wrong'} (no hash)  {'stale', fence}  {'tail', state, due, cleanup, limits where there are any}
+--   {'ended', state}  {'early'}
 --   {'elsewhere', key of the other queue}
 --   {'probation', suspect, now}: it may start when the node has room for one like it
 --   {'gate', ...}: it may start when its limits let it; as `run`, and nothing was written
@@ -40,7 +41,7 @@ local ENDED = {SUCCESS = 1, ERROR = 1, EXCEPTION = 1, TIMEOUT = 1, EXPIRED = 1, 
 -- Every field that a record may have; 2: an option that the node reads; a duration (3) and a time (4) that are read here
 local FIELDS = {task = 1, data = 1, queue = 1, created = 1, state = 1, fence = 1, node = 1, at = 1, closed = 1, attempt = 1,
   started = 1, last_update = 1, ended = 1, output = 1, progress = 1, deliveries = 1, suspect = 1, due_used = 1, unknown = 1,
-  control = 1, workflow = 1, title = 1, cleanup = 1, rescheduling = 1, result_ttl = 1, failure_ttl = 1, admitted = 1,
+  control = 1, workflow = 1, title = 1, cleanup = 1, rescheduling = 1, result_ttl = 1, failure_ttl = 1, limits = 1,
   delay = 3, expires_in = 3, due = 4, expires = 4,
   timeout = 2, retries = 2, retry_delay = 2, retry_on = 2, no_retry_on = 2, kept = 2,
   unique = 2, max_running = 2, concurrency_key = 2, max_running_per_key = 2, rate = 2, rate_key = 2}
@@ -163,17 +164,19 @@ local function begin(key, fence, lost, early)
   local once = h.rescheduling == 'false' or (h.rescheduling ~= 'true' and class.once)
   if ours then
     local waits = state == 'WAIT' and suspect >= CAREFUL
-    if closed == fence then return waits and {'probation', suspect, now} or {'tail', state, when(h.due), cleanup} end
+    if closed == fence then
+      return waits and {'probation', suspect, now} or {'tail', state, when(h.due), cleanup, h.limits}
+    end
     return answer('run', h, size, math.max(whole(h.attempt, 9), 1), deliveries, suspect, once, more)
   end
   local tail = lost ~= '0' and at == queue and closed ~= nil and closed == h.fence
   if ENDED[state] or state == 'STOPPED' then
-    if tail then return {'tail', state, '', cleanup} end
+    if tail then return {'tail', state, '', cleanup, h.limits} end
     return {'ended', state}
   elseif state == 'HELD' then return {'ended', state}
   elseif state == 'RETRY' or state == 'SCHEDULED' then
     if h.control ~= 'stop' then -- else it would be obeyed only at the time for which the task is parked
-      if tail then return {'tail', state, when(h.due), cleanup} end
+      if tail then return {'tail', state, when(h.due), cleanup, h.limits} end
       if early == '1' then return {'early'} end
     end
   elseif last > 0 and closed ~= h.fence and at and at ~= queue and is_queue(at) then return {'elsewhere', at} end
@@ -187,6 +190,13 @@ local function begin(key, fence, lost, early)
   if not due and state == 'WAIT' and not h.due_used and (h.delay or class.delay) then
     due = when(made + (seconds(h.delay or class.delay) or 0))
   end
+  local limits = h.limits
+  if wish == 'admitted' then limits = early
+  elseif wish == 'defer' then
+    early, limits = string.match(early, '^(%S*) ?(.*)$')
+    if string.sub(early, 1, 1) == '+' then early = when(instant + (number(string.sub(early, 2)) or 0)) end
+  end
+  if limits == '' then limits = nil end
   if died and lost == '2' then suspect = suspect + 1 end
   if h.control == 'stop' then new = 'STOPPED'
   elseif wish == 'stop' then new = 'STOPPED'
@@ -217,6 +227,8 @@ local function begin(key, fence, lost, early)
   if h.due_used ~= '1' and (due or h.due_used) then redis.call('HSET', key, 'due_used', '1') end
   if h.deliveries or deliveries > 0 then redis.call('HSET', key, 'deliveries', deliveries) end
   if suspect ~= before then redis.call('HSET', key, 'suspect', suspect) end
+  if limits and limits ~= h.limits then redis.call('HSET', key, 'limits', limits)
+  elseif h.limits and not limits then redis.call('HDEL', key, 'limits') end
   if new == 'WAIT' then
     redis.call('PERSIST', key)
     if died then redis.call('PUBLISH', key, '{"event":"wait","data":"on probation: ' .. suspect .. ' deaths of its nodes"}') end
@@ -230,7 +242,7 @@ local function begin(key, fence, lost, early)
     if new ~= 'RETRY' then -- that it failed was told when it did
       redis.call('PUBLISH', key, '{"event":"' .. string.lower(new) .. '","data":' .. data .. '}')
     end
-    return {'tail', new, when(due), cleanup}
+    return {'tail', new, when(due), cleanup, limits}
   end
   -- in the record, so that a node that does not know the class obeys it too
   if once and h.rescheduling ~= 'false' then redis.call('HSET', key, 'rescheduling', 'false') end
