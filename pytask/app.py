@@ -217,7 +217,9 @@ class PyTask:
         with self._lock:
             if self._helpers is None:
                 store = Store(self.target, self.settings.namespace, durable=self.settings.durable)
-                self._helpers = PyTaskHelpers(store, self.settings.queues, self.tasks)
+                self._helpers = PyTaskHelpers(
+                    store, self.settings.queues, self.tasks, max_data=self.settings.max_data
+                )
             return self._helpers
 
     @property
@@ -231,7 +233,7 @@ class PyTask:
     def disconnect(self) -> None:
         """Forget every connection; they are made anew when used. The embedded server goes on."""
         if self._helpers is not None:
-            self._helpers.store.close()
+            self._helpers.close()
         if self._redis is not None:
             self._redis.close()
         self._helpers = self._redis = self._target = None

@@ -10,6 +10,9 @@
     ├── InvalidInputError       an argument of a call is no good (id, data, event, message)
     ├── UnknownTaskError        a task name is not registered
     ├── TaskNotFoundError       there is no record for this id
+    │   └── TaskGone            ... while its result is waited for: it is not kept any more, or there never was one
+    ├── TaskFailed              the task whose result is wanted ended otherwise than in SUCCESS
+    ├── TaskTimeout             it has not ended in time
     ├── TaskStateError          the record's state does not allow what was asked
     ├── StoreError              Redis answered with an error, or not at all
     │   ├── StoreUnavailable    it could not be reached in time: try again later
@@ -52,6 +55,40 @@ class UnknownTaskError(PyTaskError, LookupError):
 
 class TaskNotFoundError(PyTaskError, LookupError):
     """There is no record `task-<id>`."""
+
+
+class TaskGone(TaskNotFoundError):
+    """There is no record of a task whose result is wanted: it is not kept any more, or there never was one."""
+
+
+class TaskFailed(PyTaskError):
+    """A task whose result is wanted ended otherwise than in SUCCESS, or was stopped.
+
+    `id`, `state` (ERROR, EXCEPTION, TIMEOUT, STOPPED, ...), `output` (the text in its record), `message` (what
+    went wrong, in short), `traceback` (None where there is none).
+    """
+
+    def __init__(self, task_id: str, state: str, output: str = "") -> None:
+        super().__init__(task_id, state, output)
+        self.id = task_id
+        self.state = state
+        self.output = output
+        self.traceback = output if output.startswith("Traceback ") else None
+        self.message = _last_words(output) if self.traceback else output
+
+    def __str__(self) -> str:
+        return f"task {self.id!a} ended as {self.state}" + (f": {self.message}" if self.message else "")
+
+
+def _last_words(traceback: str) -> str:
+    """What a traceback says below its last frame: the error and its message."""
+    lines = traceback.splitlines()
+    frames = [number for number, line in enumerate(lines) if line.startswith(("  ", "Traceback "))]
+    return "\n".join(lines[frames[-1] + 1 :]) or lines[-1].strip()
+
+
+class TaskTimeout(PyTaskError, TimeoutError):
+    """A task has not ended in the time that its result was waited for. It goes on."""
 
 
 class TaskStateError(PyTaskError):

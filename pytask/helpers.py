@@ -14,13 +14,19 @@ from typing import Any, NoReturn
 
 from pytask import states, wire
 from pytask.calling import Calling
+from pytask.collecting import Collecting
 from pytask.errors import InvalidInputError, TaskNotFoundError, TaskStateError
+from pytask.following import Following
+from pytask.handle import Id
 from pytask.names import check_queue_name
-from pytask.producing import Id, Producing, as_field
+from pytask.producing import Producing, as_field
 from pytask.queue_control import QueueControl
+from pytask.settings import SETTINGS
 from pytask.store.store import Store
 from pytask.task import Task
+from pytask.waiting import Waiting
 
+DEFAULT_MAX_DATA: int = SETTINGS["max_data"].default
 MOST_IDS = 10_000  # ids that a list returns unless asked for more
 
 
@@ -39,7 +45,7 @@ def run_loop(function: Callable[[], Any], interval: float) -> NoReturn:
         time.sleep(max(began + turn * interval - time.monotonic(), 0))
 
 
-class PyTaskHelpers(Producing, Calling, QueueControl):
+class PyTaskHelpers(Producing, Calling, QueueControl, Collecting, Following):
     """The helpers of one app: `task_app.helpers`, and `self.helpers` in a task.
 
     `queues` are the names of the queues that lists cover unless told otherwise; `classes` are the task classes
@@ -47,11 +53,23 @@ class PyTaskHelpers(Producing, Calling, QueueControl):
     """
 
     def __init__(
-        self, store: Store, queues: Sequence[str] = ("",), classes: Mapping[str, type[Task]] | None = None
+        self,
+        store: Store,
+        queues: Sequence[str] = ("",),
+        classes: Mapping[str, type[Task]] | None = None,
+        *,
+        max_data: int = DEFAULT_MAX_DATA,
     ) -> None:
         self.store = store
         self.queues = tuple(queues)
         self.classes = {} if classes is None else classes
+        self.max_data = max_data
+        self.waiting = Waiting(store)
+
+    def close(self) -> None:
+        """Close the connections; they are made anew when used. Who waits for a result gets StoreUnavailable."""
+        self.waiting.close()
+        self.store.close()
 
     # Controlling tasks.
 

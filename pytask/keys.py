@@ -49,8 +49,8 @@ KEY_TABLE = (
         "<q>",
         "list",
         "queue",
-        "producer, claim, release, park, miss, promote, reap, orphan, nudge, recall, rescue, set_aside, drop_purged,"
-        " requeue_dead",
+        "producer, claim, release, park, miss, promote, reap, orphan, nudge, recall, rescue, set_aside, "
+        "drop_purged, requeue_dead",
         "while ids wait",
         "ids that wait: LPUSH in turn, RPUSH next",
     ),

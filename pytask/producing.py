@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from pytask import wire
 from pytask.errors import InvalidInputError
+from pytask.handle import Id, TaskHandle
 from pytask.limits import lock_label
 from pytask.names import check_queue_name, shown
 from pytask.options import OPTIONS, suggestion, write_options
@@ -30,7 +31,6 @@ NOTHING: Mapping[str, Any] = {}
 NO_LOCKS: Mapping[int, str] = {}
 NO_IDS: Mapping[bytes, bytes] = {}
 
-Id = str | bytes
 NewTask = tuple[Any, ...] | Mapping[str, Any]
 Classes = Mapping[str, type[Task]]
 
@@ -79,8 +79,8 @@ class Producing:
         rate_key: str | None = None,
         title: str | None = None,
         **task_data: Any,
-    ) -> str:
-        """Make a task and push it; returns its id.
+    ) -> TaskHandle:
+        """Make a task and push it; returns its id, which is also its handle.
 
         `task` is a name or a class. The data is a dict, or keywords, not both: data that has the name of an option
         goes in as a dict. The options are those of docs/options.md; None leaves each to the class. Durations are
@@ -107,14 +107,14 @@ class Producing:
         *,
         queue: str | None = None,
         progress: Callable[[int], Any] | None = None,
-    ) -> list[str]:
-        """Make many tasks, in batches of 500; returns their ids in order.
+    ) -> list[TaskHandle]:
+        """Make many tasks, in batches of 500; returns their ids, which are handles, in order.
 
         Each is `(task,)`, `(task, data)`, `(task, data, task_id)`, or a dict with the keys `task`, `data`,
         `task_id` and those of the options. `queue` is that of tasks that name none. `progress` is called with how
         many are made so far, after each batch. Raises InvalidInputError; the batches before are made then.
         """
-        ids: list[str] = []
+        ids: list[TaskHandle] = []
         batches = Batches(self.classes, tasks, queue)
         while batch := batches.take():
             ids += self._create(batch, batches.prepare)
@@ -122,7 +122,7 @@ class Producing:
                 progress(len(ids))
         return ids
 
-    def _create(self, batch: Batch, meanwhile: Callable[[], None] | None = None) -> list[str]:
+    def _create(self, batch: Batch, meanwhile: Callable[[], None] | None = None) -> list[TaskHandle]:
         """Write and push a batch; returns the ids, those of others where these have the locks."""
         lost = NO_IDS
         ids = [record.id for record in batch.records]
@@ -132,7 +132,7 @@ class Producing:
             batch = batch.with_winners(won, lost)
         for name, records in batch.by_queue():
             self.store.queues.create(records, name, meanwhile)
-        return [wire.id_to_str(lost.get(task_id, task_id)) for task_id in ids]
+        return [TaskHandle(wire.id_to_str(lost.get(task_id, task_id)), self) for task_id in ids]
 
 
 class Batch(NamedTuple):

@@ -146,9 +146,15 @@ class Records:
         except StoreUnavailable:
             return list(self.client.call(name, keys, args)), True
 
-    def control(self, task_id: bytes, message: str | bytes) -> None:
-        """Publish a message on the task's control channel; it may be lost."""
-        self.client.execute("PUBLISH", self.keys.control(task_id), message)
+    def control(self, task_id: bytes, message: str | bytes) -> int:
+        """Publish a message on the task's control channel; it may be lost. How many the server handed it to."""
+        return int(self.client.execute("PUBLISH", self.keys.control(task_id), message))
+
+    def get_kept(self, task_id: bytes, after: bytes, most: int) -> list[tuple[bytes, bytes]]:
+        """Kept events (id, event) behind the id `after`, the oldest first; at most so many."""
+        key = self.keys.events(task_id)
+        rows = self.client.execute("XRANGE", key, b"(" + after, b"+", "COUNT", most) if key else ()
+        return [(event_id, as_dict(words).get(b"event", b"")) for event_id, words in rows]
 
     def publish(self, task_id: bytes, event: bytes) -> None:
         """Publish an event that needs no fence (of a task that runs on no claim)."""
@@ -161,6 +167,17 @@ class Records:
     def get_fields(self, task_id: bytes, fields: Sequence[str]) -> list[bytes | None]:
         """Some fields of a record; None for each that it lacks."""
         return list(self.client.execute("HMGET", self.keys.task(task_id), *fields))
+
+    def get_each(self, ids: Sequence[bytes], fields: Sequence[str]) -> list[list[bytes | None] | None]:
+        """The same of many records, in one round trip or two; None for each record that is not there."""
+        keys = [self.keys.task(task_id) for task_id in ids]
+        rows: list[Any] = self.client.pipeline([("HMGET", key, *fields) for key in keys])
+        blank = [n for n, row in enumerate(rows) if not any(row)]
+        if blank:  # some may have other fields
+            there = self.client.pipeline([("EXISTS", keys[n]) for n in blank])
+            for n in (n for n, found in zip(blank, there, strict=True) if not found):
+                rows[n] = None
+        return rows
 
     def set(self, task_id: bytes, fields: Mapping[str, Any]) -> None:
         """Write fields of a record, which is made where there is none."""

@@ -19,6 +19,7 @@ from pytask.store.membership import Membership, NodeRecords
 from pytask.store.purge import Purge
 from pytask.store.queues import Queues
 from pytask.store.records import Records
+from pytask.store.subscription import Subscription
 from pytask.store.sweep import Traces
 from pytask.store.target import Target
 
@@ -131,6 +132,13 @@ class Store:
         except RedisError as error:
             raise translated(error) from error
         return Listener(target, channels=channels, patterns=patterns, name=name)
+
+    def subscribe(self, name: str = "") -> Subscription:
+        """A subscription to nothing so far, on any server of a cluster. Raises StoreUnavailable, StoreRefused."""
+        try:
+            return Subscription(self.client.servers.get_target(), name)
+        except RedisError as error:
+            raise translated(error) from error
 
     def close(self) -> None:
         """Close the connections. Safe to repeat."""

@@ -1,0 +1,165 @@
+"""Following: what a task tells while it runs, and messages into it.
+
+What is kept of a task's events comes first, then what it tells from now on, without a gap or a repeat among those
+that are kept: subscribe, read the stream, and skip what comes a second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from threading import Event
+from typing import Any
+
+from pytask import states, wire
+from pytask.collection import gone
+from pytask.errors import InvalidInputError, StoreUnavailable, TaskGone, TaskTimeout
+from pytask.handle import Id
+from pytask.interest import News, Watch
+from pytask.result import FIELDS, Result, of_record
+from pytask.store.store import Store
+from pytask.story import Story, TaskEvent
+from pytask.waiting import LOOK_EVERY, Deadline, Waiting, place_lent
+
+PAGE = 500  # kept events a round trip
+AGAIN = 1.0  # seconds until a server that did not answer is asked again
+SETTLE = 0.2  # seconds in which the event of an end that was read may still arrive
+
+
+class Following:
+    """The helpers that watch one task and talk to it."""
+
+    store: Store
+    waiting: Waiting
+    max_data: int
+
+    def get_state(self, task_id: Id) -> str | None:
+        """The state of a task; None where there is no record. One that says nothing waits."""
+        raw = wire.id_to_bytes(task_id)
+        (row,) = self.store.records.get_each([raw], ("state",))
+        return None if row is None else wire.to_str(row[0] or states.WAIT.encode())
+
+    def get_progress(self, task_id: Id) -> Any:
+        """The newest progress that a task has told; None where there is none."""
+        raw = self.store.records.get_fields(wire.id_to_bytes(task_id), ("progress",))[0]
+        if raw is None:
+            return None
+        try:
+            return wire.decode_json(raw)
+        except wire.WireError:  # a producer may have written anything
+            return wire.to_str(raw)
+
+    def send_to_task(self, task_id: Id, message: Mapping[str, Any]) -> int:
+        """Send a message, which becomes a JSON object, to a task that runs: its `on_message` takes it.
+
+        Returns to how many subscribers the server has handed it: every node is one, so that 0 says that no node
+        lives. On a cluster the number says nothing. It may be lost: let the task answer with an event. Raises
+        InvalidInputError.
+        """
+        return self.store.records.control(wire.id_to_bytes(task_id), encode_message(message, self.max_data))
+
+    def follow_task(
+        self, task_id: Id, *, replay: bool = True, timeout: float | None = None
+    ) -> Iterator[TaskEvent]:
+        """The events of a task until it has ended: those that are kept, then the new ones as they come.
+
+        `replay=False` leaves out what is kept. Raises TaskTimeout after `timeout` seconds, and TaskGone where
+        there is no record, or none any more.
+        """
+        return _Follower(self, wire.id_to_bytes(task_id), replay, Deadline(timeout)).run()
+
+
+def encode_message(message: Mapping[str, Any], limit: int) -> bytes:
+    """A message into a task, as it is published. Raises InvalidInputError."""
+    if not isinstance(message, Mapping):
+        raise InvalidInputError(f"a message to a task is a dict, not {type(message).__name__}")
+    try:
+        return wire.encode_json(dict(message), limit)
+    except wire.WireError as error:
+        raise InvalidInputError(f"the message {error}") from error
+
+
+class _Follower:
+    """One call of `follow_task`."""
+
+    def __init__(self, helpers: Following, raw: bytes, replay: bool, deadline: Deadline) -> None:
+        self._records = helpers.store.records
+        self._waiting = helpers.waiting
+        self._channel = helpers.store.keys.task(raw)
+        self._raw = raw
+        self._replay = replay
+        self._deadline = deadline
+        self._story = Story(wire.id_to_str(raw))
+        self._unread = False  # could the record, or what is kept, not be read?
+
+    def run(self) -> Iterator[TaskEvent]:
+        """The events. Closing it leaves nothing behind."""
+        settle = SETTLE if self._read_end() is None else 0.0
+        with self._waiting.watch([self._channel], is_any) as watch:
+            while True:
+                news = self._wait(watch)
+                yield from self._iter_news(news)
+                result = self._find_end(news)
+                if result is not None:
+                    yield from self._iter_last(watch, result, settle)
+                    return
+                if self._deadline.is_over:
+                    timeout = self._deadline.timeout
+                    raise TaskTimeout(
+                        f"task {wire.shown(self._raw)} has not ended within {timeout:g} s; it goes on"
+                    )
+
+    def _wait(self, watch: Watch[Event]) -> News:
+        with place_lent():
+            return self._waiting.wait(watch, self._deadline, AGAIN if self._unread else LOOK_EVERY)
+
+    def _iter_news(self, news: News) -> Iterator[TaskEvent]:
+        self._unread = False
+        if news.renewed and self._replay:
+            yield from self._iter_kept()
+        yield from self._story.iter_heard(message for _, message in news.messages)
+
+    def _iter_kept(self) -> Iterator[TaskEvent]:
+        rows: list[tuple[bytes, bytes]] = []
+        while not rows or len(rows) == PAGE:
+            try:
+                rows = self._records.get_kept(self._raw, self._story.last, PAGE)
+            except StoreUnavailable:
+                self._unread = True
+                return
+            yield from self._story.iter_kept(rows)
+            if not rows:
+                return
+
+    def _find_end(self, news: News) -> Result | None:
+        """The end, where there may be one. Raises TaskGone."""
+        if not (self._story.take_end_sign() or news.renewed):
+            return None
+        try:
+            return self._read_end()
+        except StoreUnavailable:
+            self._unread = True
+            return None
+        except TaskGone:
+            if self._story.told_end is None:
+                raise
+            return self._story.told_end
+
+    def _read_end(self) -> Result | None:
+        (row,) = self._records.get_each([self._raw], FIELDS)
+        if row is None:
+            raise gone(self._raw)
+        return of_record(self._raw, row)
+
+    def _iter_last(self, watch: Watch[Event], result: Result, settle: float) -> Iterator[TaskEvent]:
+        """The end, as it was published where that arrives within `settle` seconds, else as the record tells it."""
+        deadline = Deadline(settle)
+        while not self._story.has_told(result):
+            if deadline.is_over:
+                yield self._story.tell_end(result)
+                return
+            yield from self._iter_news(self._waiting.wait(watch, deadline))
+
+
+def is_any(_message: bytes) -> bool:
+    """Every message is wanted."""
+    return True
