@@ -33,8 +33,8 @@ class Run:
 
     __slots__ = (
         "attempt", "claim", "cleanup", "data", "deliveries", "demand", "fence", "greenlet", "id", "kept", "key",
-        "mail", "name", "node", "once", "options", "phase", "policy", "progress", "queue", "runs",
-        "size", "stop_wanted", "stopping", "suspect", "takes_place", "task", "timer", "told", "wish",
+        "lends", "mail", "name", "node", "once", "options", "phase", "policy", "progress", "queue", "runs",
+        "size", "stop_wanted", "stopping", "suspect", "takes_place", "task", "timer", "told", "waits", "wish",
     )  # fmt: skip
 
     def __init__(self, queue: QueueKeys, node: bytes, claim: Claim) -> None:
@@ -47,6 +47,8 @@ class Run:
         self.phase = BEGIN
         self.takes_place = False
         self.runs = False  # has its greenlet been started?
+        self.waits = 0  # for how many tasks its own greenlets wait now
+        self.lends = False  # is its place lent meanwhile?
         self.task: Any = None
         self.told: Any = None  # the task, while hooks know that it has begun and not that it has ended
         self.greenlet: gevent.Greenlet | None = None
@@ -116,7 +118,8 @@ class Registry:
         self.capacity = capacity
         self.shares = Shares(plans, lambda: self.free) if plans else None
         self.taken = 0  # places; more of them than there are where tasks have begun ahead
-        self.running = 0  # runs whose greenlets have been started, at most `capacity`
+        self.running = 0  # runs with a started greenlet; above `capacity` where lent places were reclaimed
+        self.lent = 0  # runs that wait for other tasks: they have no place and hold nothing up
         self.pace = Pace()
         self.on_place: Callable[[], None] = lambda: None  # called when one of these has ended
         self.runs: dict[tuple[str, bytes], Run] = {}
@@ -135,7 +138,7 @@ class Registry:
     def free(self) -> int:
         """How many more tasks may be claimed."""
         ahead = min(self.pace.get(), self.capacity) if self.taken >= self.capacity // 2 else 0
-        places, untold = self.capacity + ahead - self.taken, 2 * self.capacity - len(self.runs)
+        places, untold = self.capacity + ahead - self.taken, 2 * self.capacity - len(self.runs) + self.lent
         return max(places if places < untold else untold, 0)
 
     def share_of(self, queue: str) -> Share | None:
@@ -169,7 +172,7 @@ class Registry:
             self.taken += 1
             if self.shares is not None:
                 self.shares.take(run.queue.name)
-            if self.taken >= self.capacity or len(self.runs) >= 2 * self.capacity:
+            if self.taken >= self.capacity or len(self.runs) - self.lent >= 2 * self.capacity:
                 self.room.clear()
 
     def enter(self, run: Run) -> bool:
@@ -178,10 +181,13 @@ class Registry:
             if self.running >= self.capacity or not self.is_allowed(run):
                 return False
             run.runs = True
-            self.running += 1
-            if self.shares is not None:
-                self.shares.by_queue[run.queue.name].running += 1
+            self._count_running(run, 1)
         return True
+
+    def _count_running(self, run: Run, change: int) -> None:
+        self.running += change
+        if self.shares is not None:
+            self.shares.by_queue[run.queue.name].running += change
 
     def is_allowed(self, run: Run) -> bool:
         """May one more run of its queue be started? Not where claims were adopted beyond the queue's limit."""
@@ -197,6 +203,12 @@ class Registry:
             self._show_room()
             if self.shares is not None:
                 self.shares.leave(run.queue.name)
+        elif run.lends:
+            self._end_loan(run)
+
+    def _end_loan(self, run: Run) -> None:
+        run.lends = False
+        self.lent -= 1
 
     def _show_room(self) -> None:
         if not self.room.is_set() and self.free:
@@ -204,11 +216,32 @@ class Registry:
 
     def _leave(self, run: Run) -> None:
         run.runs = False
-        self.running -= 1
-        if self.shares is not None:
-            self.shares.by_queue[run.queue.name].running -= 1
+        self._count_running(run, -1)
         self.pace.note()
         self.on_place()
+
+    def lend(self, run: Run) -> None:
+        """A greenlet of the run waits for another task, which may need the run's place to begin."""
+        run.waits += 1
+        if run.takes_place and run.runs:
+            run.takes_place = run.runs = False
+            run.lends = True
+            self.lent += 1
+            self.taken -= 1
+            self._count_running(run, -1)
+            self.on_place()
+            self._show_room()
+            if self.shares is not None:
+                self.shares.leave(run.queue.name)
+
+    def reclaim(self, run: Run) -> None:
+        """It waits no more: the run goes on at once, however many places are taken."""
+        run.waits -= 1
+        if run.waits == 0 and run.lends:  # it has not ended meanwhile
+            self._end_loan(run)
+            self._occupy(run)
+            run.runs = True
+            self._count_running(run, 1)
 
     def set_aside(self, run: Run) -> None:
         """The run waits for a server that is away: another one may have its place."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -67,6 +68,16 @@ class RunContext:
     def in_thread(self, call: Callable[[], Any]) -> Any:
         """Call it in a thread, while the greenlet waits."""
         return self._runner.threads.call(call)
+
+    @contextlib.contextmanager
+    def lend_place(self) -> Iterator[None]:
+        """Inside, the task waits for another one: others may have its place."""
+        registry = self._runner.state.registry
+        registry.lend(self._run)
+        try:
+            yield
+        finally:
+            registry.reclaim(self._run)
 
     def emit(self, event: str, data: Any) -> None:
         """Queue an event behind those sent before; it is kept."""
