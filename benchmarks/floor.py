@@ -163,7 +163,7 @@ class Floor:
         self.all_claimed = self.all_released = False
         self.has_room, self.has_outcome, self.has_ended = Event(), Event(), Event()
         k, of = QUEUE, QUEUE.claims_of(self.node)
-        self.claim_keys = (k.key, k.claims, of, k.nodes, k.fence, k.again, k.due, k.inbox(self.node))
+        self.claim_keys = (k.key, k.claims, of, k.nodes, k.fence, k.again, k.due, k.inbox(self.node), k.paused)
         self.release_keys = (k.key, k.claims, of, k.again, k.due, k.ended, k.counts, k.dead, k.control)
         self.taken = KEYS.end_of(self.node)
 
@@ -231,7 +231,7 @@ class Floor:
             self._clean()
 
     def _finish(self, rows: list[Outcome]) -> None:
-        args: list[Any] = [self.node, QUEUE.key]
+        args: list[Any] = [self.node, QUEUE.key, 0, 0]
         for _, fence in rows:
             args += (fence, SUCCESS, b"null", b"", EVENT)
         answers = self.reporter.call("finish", [KEYS.task(task_id) for task_id, _ in rows], args)

@@ -75,7 +75,7 @@ STEPS = (
     ("a greenlet, and the run in it", ("runner.py:", "outcome.py:", "task.py:", "<string>:start")),
     ("claim", ("claims.py:claim", "intake.py:")),
     ("register claims", ("starter.py:register", "starter.py:_register", "run.py:add", "run.py:_occupy")),
-    ("begin", ("starter.py:", "records.py:begin", "records.py:spelt_out")),
+    ("begin", ("starter.py:", "records.py:begin")),
     ("finish", ("report.py:", "records.py:finish")),
     ("end-task and release", ("closing.py:", "claims.py:release", "endings.py:push")),
     ("Cleanup", ("cleanup.py:", "endings.py:", "records.py:cleanup")),

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from answers import spelt_out
+
 from pytask.keys import QueueKeys
 from pytask.store.addresses import resolve_target
 from pytask.store.claims import Claim, Claims
@@ -117,7 +119,7 @@ class Task:
         self, fence=20, lost=0, early=0, node=A, queue=Q, limit=5, max_data=1000, once="", wish=""
     ) -> list[Any]:
         rows = [(b"T", str(fence).encode(), str(lost).encode(), str(early).encode())]
-        return self.records.begin(node, queue, rows, limit, max_data, once, wish)[0]
+        return spelt_out(self.records.begin(node, queue, rows, limit, max_data, once, wish)[0])
 
     def finish(self, state, fence=20, node=A, queue=Q, output=b"out", due=b"", event=b'{"event":"e"}') -> Any:
         row = (b"T", str(fence).encode(), state, output, due, event)

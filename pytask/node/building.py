@@ -11,7 +11,7 @@ from typing import Any
 from pytask import wire
 from pytask.errors import InvalidInputError
 from pytask.node.outcome import BadInput, UnknownName
-from pytask.params import fit, is_typed, misfit_of_names
+from pytask.params import fit, misfit_of_names
 from pytask.task import Task, TaskContext
 
 
@@ -55,7 +55,7 @@ def initialise(task: Task, data: dict[str, Any]) -> None:
 
     Raises BadInput where the data does not fit, and whatever `__init__` or `Params` raises.
     """
-    if is_typed(task):
+    if task.Params is not None or task.validate:
         data = _fit(task, data)
     try:
         task.__init__(**data)  # type: ignore[misc]

@@ -87,5 +87,6 @@ def deliver(run: Run, raw: bytes, report: Report, most: int) -> None:
         return
     if run.phase in (BEGIN, RUN):
         if run.mail is None:
+            run.has_more = True
             run.mail = Mail(run, report)
         run.mail.put(message)

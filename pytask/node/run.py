@@ -32,9 +32,10 @@ class Run:
     """One claim. `wish` is what shall become of the run when its greenlet ends: see `stopper`."""
 
     __slots__ = (
-        "attempt", "claim", "cleanup", "data", "deliveries", "demand", "fence", "greenlet", "id", "kept", "key",
-        "lends", "mail", "name", "node", "once", "options", "phase", "policy", "progress", "queue", "runs",
-        "size", "stop_wanted", "stopping", "suspect", "takes_place", "task", "timer", "told", "waits", "wish",
+        "attempt", "claim", "cleanup", "data", "deliveries", "demand", "fence", "greenlet", "has_more",
+        "id", "kept", "key", "lends", "mail", "name", "node", "once", "options", "phase", "policy",
+        "progress", "queue", "runs", "size", "stop_wanted", "stopping", "suspect", "takes_place", "task",
+        "timer", "told", "waits", "wish",
     )  # fmt: skip
 
     def __init__(self, queue: QueueKeys, node: bytes, claim: Claim) -> None:
@@ -66,6 +67,7 @@ class Run:
         self.options: dict[str, bytes] | None = None  # that its record sets and a node reads
         self.demand: Demand | None = None  # the limits and the lock that it has to give up at its end
         self.told = b""  # what its gates told it: for its next begin
+        self.has_more = False  # a timer, progress, messages or output, which are put away at its end
         self.kept = False  # has it a stream of events?
         self.policy: Any = None  # what these, and its class, say of timeouts and retries
         self.timer: Any = None  # of its timeout
@@ -178,10 +180,12 @@ class Registry:
     def enter(self, run: Run) -> bool:
         """The run's greenlet is about to be started; False where it has to wait for another one's end."""
         if not run.runs:
-            if self.running >= self.capacity or not self.is_allowed(run):
+            if self.running >= self.capacity or (self.shares is not None and not self.is_allowed(run)):
                 return False
             run.runs = True
-            self._count_running(run, 1)
+            self.running += 1
+            if self.shares is not None:
+                self.shares.by_queue[run.queue.name].running += 1
         return True
 
     def _count_running(self, run: Run, change: int) -> None:
@@ -216,7 +220,9 @@ class Registry:
 
     def _leave(self, run: Run) -> None:
         run.runs = False
-        self._count_running(run, -1)
+        self.running -= 1
+        if self.shares is not None:
+            self.shares.by_queue[run.queue.name].running -= 1
         self.pace.note()
         self.on_place()
 

@@ -89,6 +89,7 @@ class RunContext:
     def progress(self, data: Any) -> None:
         """Send how far the task is, now or in a moment."""
         if self._run.progress is None:
+            self._run.has_more = True
             self._run.progress = Progress(self._run, self._runner)
         self._run.progress.put(wire.encode_event("progress", wire.encode_json(data)))
 
@@ -106,6 +107,7 @@ class RunContext:
 
     def print(self, text: str) -> None:
         """Take what the task prints: each whole line is a line of a log."""
+        self._run.has_more = True
         *lines, self._half_line = (self._half_line + text).split("\n")
         if len(self._half_line) > LONGEST_LINE:
             lines.append(self._half_line)

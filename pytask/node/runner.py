@@ -10,7 +10,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import gevent
 from gevent import GreenletExit
@@ -22,7 +22,7 @@ from pytask.node import outcome as outcomes
 from pytask.node.building import embody, initialise, read_data, resolve
 from pytask.node.hooks import call_each, run_inside
 from pytask.node.outcome import Outcome, UnknownName
-from pytask.node.policy import judge, policy_of
+from pytask.node.policy import Policy, judge, policy_of
 from pytask.node.report import Report
 from pytask.node.run import FINISH, RUN, Run
 from pytask.node.run_context import RunContext
@@ -34,6 +34,14 @@ log = logging.getLogger("pytask.task")
 
 LATE = 0.5  # seconds
 LEAST = 0.01  # between two looks at those that wait
+
+
+class Kind(NamedTuple):
+    """What a node knows of the tasks of a name."""
+
+    task_class: type[Task]
+    policy: Policy
+    has_context: bool  # does the class provide a context of its own?
 
 
 class Runner:
@@ -54,6 +62,7 @@ class Runner:
         self.on_timeout: Callable[[Run], None] = lambda _run: None
         self.max_data = state.settings.max_data
         self.threads = Threads(state.settings)
+        self._kinds: dict[bytes | None, Kind] = {}
         self._waiting: deque[tuple[float, Run]] = deque()  # for a place, since this monotonic second
         self._looks = False  # is a look to come?
         state.registry.on_place = self._start_next
@@ -136,23 +145,28 @@ class Runner:
         return judge(run, failed.error, failed)
 
     def _attempt(self, run: Run) -> Outcome:
-        task_class = resolve(self.state.classes, run.name)
-        run.policy = policy_of(task_class, run.options)
-        if run.policy.timeout is not None:
-            self._set_timer(run, run.policy.timeout)
+        kind = self._kinds.get(run.name) or self._learn(run.name)
+        policy = run.policy = kind.policy if run.options is None else policy_of(kind.task_class, run.options)
+        if policy.timeout is not None:
+            self._set_timer(run, policy.timeout)
         context = RunContext(run, self)
         current.set(context)
-        task = embody(task_class, context)
-        hooks = self.state.hooks
-        if not hooks.of_tasks:
-            return self._perform(run, task)
+        task = embody(kind.task_class, context)
+        if not self.state.hooks.of_tasks:
+            return self._perform(run, task, kind)
         run.told = task
-        call_each(hooks.start, task)
-        return run_inside(hooks.around, task, lambda: self._perform(run, task))
+        call_each(self.state.hooks.start, task)
+        return run_inside(self.state.hooks.around, task, lambda: self._perform(run, task, kind))
 
-    def _perform(self, run: Run, task: Task) -> Outcome:
-        data = self._read(run)
-        if type(task).provide_context is Task.provide_context:
+    def _learn(self, name: bytes | None) -> Kind:
+        task_class = resolve(self.state.classes, name)
+        has_context = task_class.provide_context is not Task.provide_context
+        kind = self._kinds[name] = Kind(task_class, policy_of(task_class, None), has_context)
+        return kind
+
+    def _perform(self, run: Run, task: Task, kind: Kind) -> Outcome:
+        data = {} if run.data == b"{}" else self._read(run)
+        if not kind.has_context:
             return self._call(run, task, data)
         outcome = outcomes.DONE
         with task.provide_context():
@@ -168,6 +182,7 @@ class Runner:
     def _set_timer(self, run: Run, seconds: float) -> None:
         if run.timer is not None:  # of the object before a reload
             run.timer.close()
+        run.has_more = True
         run.timer = gevent.get_hub().loop.timer(seconds)
         run.timer.start(self.on_timeout, run)
 
@@ -195,12 +210,14 @@ class Runner:
             return
         run.phase = FINISH
         self.state.registry.vacate(run)
-        _put_away(run)
+        if run.has_more:
+            _put_away(run)
         if run.suspect:
             self.on_suspect_end()
         if outcome.error is not None:
             self._tell(run, outcome)
-        self.tell_end(run, outcome.state)
+        if run.told is not None:
+            self.tell_end(run, outcome.state)
         self.report.finish(run, outcome)
 
     def tell_end(self, run: Run, state: str) -> None:

@@ -136,7 +136,7 @@ class Starter:
                 continue
             if isinstance(answer, StoreUnavailable):
                 late.append(run)
-            elif answer[0] in (b"run", b"gate") and most < answer[3] <= settings.max_data:
+            elif len(answer) > 3 and answer[0] in (b"run", b"gate") and most < answer[3] <= settings.max_data:
                 run.size = answer[3]
                 large.append(run)
             else:
@@ -214,7 +214,19 @@ class Starter:
         self.on_gate(run)
 
     def _take_in(self, run: Run, answer: list[Any]) -> None:
-        """What the record says of the run."""
+        """What the record says of the run; three words are a first start of which all else is 0 or absent."""
+        if len(answer) == 3:
+            _, run.name, run.data = answer
+            run.size = len(answer[2])
+            run.attempt, run.deliveries, run.suspect, run.once, run.cleanup, run.options = (
+                1,
+                0,
+                0,
+                False,
+                True,
+                None,
+            )
+            return
         (_, run.name, run.data, run.size, run.attempt, run.deliveries, cleanup, run.suspect, once, strange,
          *options) = answer  # fmt: skip
         run.cleanup = cleanup != b"false"

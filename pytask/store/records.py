@@ -43,6 +43,8 @@ class Records:
     ) -> list[list[Any]]:
         """Begin claims (id, fence, lost, early) of one queue: an answer each, as `begin.lua` lists them.
 
+        Three words, `run`, name and data, are the first start of a task of which all else is 0 or absent.
+
         `classes`: what the classes of some tasks say, as `begin.lua` reads it. `wish`: `granted` starts what is
         on probation, `admitted` what its limits let start; `stop` starts nothing, `defer` nothing before the time
         that stands in place of `early`, `skip` nothing, for the reason that stands there. Here and below a
@@ -53,8 +55,7 @@ class Records:
         for _, fence, lost, early in claims:
             args += (fence, lost, early)
         shared = (node, queue, self.keys.queue().key, max_deliveries, max_data, wish, classes)
-        answers = self.client.call_each("begin", [task(row[0]) for row in claims], shared, args, 3, partial=True)
-        return [spelt_out(answer) for answer in answers]
+        return self.client.call_each("begin", [task(row[0]) for row in claims], shared, args, 3, partial=True)
 
     def finish(
         self,
@@ -191,10 +192,3 @@ class Records:
     def remove(self, task_id: bytes) -> bool:
         """Remove a record; False where there was none."""
         return bool(self.client.execute("DEL", self.keys.task(task_id)))
-
-
-def spelt_out(answer: Any) -> Any:
-    """An answer of `begin`, with all that stands in one of `run` where the script left out what is 0 or absent."""
-    if answer.__class__ is list and len(answer) == 3 and answer[0] == b"run":
-        answer += (len(answer[2]), 1, 0, b"", 0, 0, b"")
-    return answer

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from answers import spelt_out
+
 from pytask import states
-from pytask.store.records import WRITTEN, spelt_out
+from pytask.store.records import WRITTEN
 from simulation.machines import Outside
 from simulation.network import Machine
 from simulation.server import QUEUE_SLOTS, slot_of
