@@ -50,7 +50,7 @@ class PyTask:
         self.settings: Settings = settings_module.load(self._arguments)
         self.tasks: dict[str, type[Task]] = {}
         self._local: list[tuple[str, dict[str, Any]]] = []
-        self._exception_handlers: list[Callable[[BaseException], Any]] = []
+        self.exception_handlers: list[Callable[[BaseException], Any]] = []
         self.hooks = Hooks()
         self._lock = threading.RLock()
         self._target: Target | None = None
@@ -144,7 +144,7 @@ class PyTask:
         """Call `handler` with every exception that ends a task; several are called in order."""
         if not callable(handler):
             raise ConfigurationError(f"an exception handler is a function, not {handler!r}")
-        self._exception_handlers.append(handler)
+        self.exception_handlers.append(handler)
         return handler
 
     # Hooks.
@@ -314,7 +314,7 @@ class PyTask:
             self.known_tasks,
             helpers=self.helpers,
             redis=lambda: self.redis,
-            exception_handlers=self._exception_handlers,
+            exception_handlers=self.exception_handlers,
             hooks=self.hooks,
             local_tasks=self._local_tasks(),
         )

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 
 from pytask.context import current
 from pytask.errors import InvalidInputError, TaskDefinitionError
+from pytask.handle import TaskHandle
 from pytask.names import shown
 from pytask.options import OF_CLASSES, OPTIONS, suggestion
 from pytask.task import Task
@@ -57,10 +58,10 @@ class Prepared(Generic[P]):
         self._function = function
         self._options = options
 
-    def start(self, *args: P.args, **kwargs: P.kwargs) -> str:
-        """Make a task and push it; returns its id. Raises InvalidInputError where the arguments do not fit."""
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle:
+        """Make a task and push it; returns its handle. Raises InvalidInputError where the arguments do not fit."""
         data = self._function.to_data(args, kwargs)
-        started: str = self._function.app.helpers.start_task(self._function.task, data, **self._options)
+        started: TaskHandle = self._function.app.helpers.start_task(self._function.task, data, **self._options)
         return started
 
 
@@ -85,8 +86,8 @@ class TaskFunction(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<task {self.name}>"
 
-    def start(self, *args: P.args, **kwargs: P.kwargs) -> str:
-        """Make a task and push it; returns its id. Raises InvalidInputError where the arguments do not fit."""
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle:
+        """Make a task and push it; returns its handle. Raises InvalidInputError where the arguments do not fit."""
         return Prepared[P](self, {}).start(*args, **kwargs)
 
     def options(self, **options: Any) -> Prepared[P]:

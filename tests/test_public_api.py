@@ -177,6 +177,16 @@ def test_an_installed_package_has_its_command(installed, tmp_path):
     assert run(installed, "-m", "pytask", "--version", cwd=tmp_path).endswith(pytask.__version__)
 
 
+def test_an_installed_package_brings_its_fixtures_to_pytest(installed, tmp_path):
+    (tmp_path / "test_it.py").write_text(
+        "def test_it(pytask_eager):\n"
+        "    pytask_eager.task(name='one')(lambda: 1)\n"
+        "    task_id = pytask_eager.helpers.start_task('one')\n"
+        "    assert pytask_eager.helpers.get_task(task_id, 'output') == '1'\n"
+    )
+    assert "1 passed" in run(installed, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=tmp_path)
+
+
 # run_loop
 
 

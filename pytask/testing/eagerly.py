@@ -1,0 +1,101 @@
+"""Eager mode: what the helpers start has run, in this process, when they return."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pytask import states, wire
+from pytask.app import PyTask
+from pytask.errors import PyTaskError
+from pytask.testing.inline import InlineNode
+
+MOST_TURNS = 1000  # starts of one task, by retries and reschedules
+FAILED = states.ENDED - {states.SUCCESS, states.SKIPPED}
+
+
+class EagerHelpers:
+    """Put before the class of an app's helpers while the mode stands."""
+
+    eager_mode: EagerMode
+
+    def start_task(self, *args: Any, **kwargs: Any) -> Any:
+        """Make a task, push it, and run it."""
+        task_id = super().start_task(*args, **kwargs)  # type: ignore[misc]  # it stands before PyTaskHelpers
+        self.eager_mode.run([task_id])
+        return task_id
+
+    def start_tasks(self, *args: Any, **kwargs: Any) -> Any:
+        """Make many tasks, push them, and run them."""
+        ids = super().start_tasks(*args, **kwargs)  # type: ignore[misc]
+        self.eager_mode.run(ids)
+        return ids
+
+    def restart_task(self, task_id: Any) -> None:
+        """Let a task run again, and run it."""
+        super().restart_task(task_id)  # type: ignore[misc]
+        self.eager_mode.run([task_id])
+
+    def restart_if_state(self, task_id: Any, *args: Any) -> bool:
+        """Let a task run again where its state is one of these, and run it."""
+        restarted: bool = super().restart_if_state(task_id, *args)  # type: ignore[misc]
+        if restarted:
+            self.eager_mode.run([task_id])
+        return restarted
+
+
+class EagerMode:
+    """What runs tasks while the mode stands."""
+
+    def __init__(self, app: PyTask, node: InlineNode, propagate: bool) -> None:
+        self._app = app
+        self._node = node
+        self._propagate = propagate
+
+    def run(self, ids: Sequence[str | bytes]) -> None:
+        """See tasks to their end; waits are skipped. Raises what the first one raised that failed."""
+        for task_id in ids:
+            self._run_one(task_id)
+        if self._propagate:
+            for task_id in ids:
+                self._raise(task_id)
+
+    def _run_one(self, task_id: str | bytes) -> None:
+        helpers = self._app.helpers
+        for _ in range(MOST_TURNS):
+            self._node.run_until_idle()
+            state, at, queue = helpers.get_task(task_id, ["state", "at", "queue"]).values()
+            if state not in states.PARKED:
+                return
+            raw = wire.id_to_bytes(task_id)
+            name = helpers._queue_of((at or "").encode(), (queue or "").encode())
+            helpers.store.claims(name).nudge(raw)
+        raise PyTaskError(f"id {task_id!r} was started {MOST_TURNS} times and goes on")
+
+    def _raise(self, task_id: str | bytes) -> None:
+        state, output = self._app.helpers.get_task(task_id, ["state", "output"]).values()
+        error = self._node.errors.get(wire.id_to_str(wire.id_to_bytes(task_id)))
+        if state in FAILED:
+            raise error or PyTaskError(f"task {task_id!r} ended as {state}: {output}")
+
+
+@contextlib.contextmanager
+def eager(app: PyTask, *, propagate: bool = True, node: InlineNode | None = None) -> Iterator[InlineNode]:
+    """Run at once, here, what the app's helpers start: also tasks that are due later, and every retry.
+
+    `propagate`: raise what the task raised, in whoever started it; else look at its state, or at `errors` of the
+    node that this yields.
+    """
+    helpers = app.helpers
+    own = type(helpers)
+    running = node or InlineNode(app)
+    made: Any = type("EagerHelpers", (EagerHelpers, own), {})
+    made.eager_mode = EagerMode(app, running, propagate)
+    helpers.__class__ = made
+    try:
+        yield running
+    finally:
+        helpers.__class__ = own
+        if node is None:
+            running.close()
