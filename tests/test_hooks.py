@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from conftest import ON_ONE_SERVER, wait_until
@@ -14,6 +15,11 @@ from conftest import ON_ONE_SERVER, wait_until
 from pytask import PyTask, Task
 from pytask.errors import ConfigurationError
 from pytask.hooks import Hooks
+from pytask.keys import Keys
+from pytask.node.outcome import PUT_BACK
+from pytask.node.run import RUN, Registry, Run
+from pytask.node.runner import Runner
+from pytask.store.claims import Claim
 
 
 @pytest.fixture
@@ -105,6 +111,22 @@ def test_a_run_that_lost_its_task_ends_without_a_state(server, events, node):
     wait_until(lambda: any(line.startswith("end loop one") for line in told(server, "one")), "its end is told of")
     ends = [line for line in server.redis.lrange("told", 0, -1) if line.startswith(b"end loop one")]
     assert ends == [b"end loop one  1"]
+
+
+def test_a_run_that_never_started_is_not_told_of():
+    hooks = Hooks()
+    ends = []
+    hooks.end.append(lambda task, state: ends.append(task))
+    settings = SimpleNamespace(max_data=1000)
+    state = SimpleNamespace(registry=Registry(1), settings=settings, hooks=hooks, exception_handlers=[])
+    report = SimpleNamespace(finish=lambda run, outcome: ends.append(outcome.state))
+    runner = Runner(state, report, None, None)
+    run = Run(Keys().queue(), b"node", Claim(b"x", b"1", b"0", b"push", b"0"))
+    run.told = b"what its gates said"
+    state.registry.add(run)
+    run.phase = RUN
+    runner.settle(run, PUT_BACK)
+    assert ends == ["WAIT"]
 
 
 # Of a node.

@@ -33,9 +33,9 @@ class Run:
 
     __slots__ = (
         "attempt", "claim", "cleanup", "data", "deliveries", "demand", "fence", "greenlet", "has_more",
-        "id", "kept", "key", "lends", "mail", "name", "node", "once", "options", "phase", "policy",
-        "progress", "queue", "runs", "size", "stop_wanted", "stopping", "suspect", "takes_place", "task",
-        "timer", "told", "waits", "wish",
+        "hooked", "id", "kept", "key", "lends", "mail", "name", "node", "once", "options", "phase",
+        "policy", "progress", "queue", "runs", "size", "stop_wanted", "stopping", "suspect", "takes_place",
+        "task", "timer", "told", "waits", "wish",
     )  # fmt: skip
 
     def __init__(self, queue: QueueKeys, node: bytes, claim: Claim) -> None:
@@ -51,7 +51,7 @@ class Run:
         self.waits = 0  # for how many tasks its own greenlets wait now
         self.lends = False  # is its place lent meanwhile?
         self.task: Any = None
-        self.told: Any = None  # the task, while hooks know that it has begun and not that it has ended
+        self.hooked: Any = None  # the task, while hooks know that it has begun and not that it has ended
         self.greenlet: gevent.Greenlet | None = None
         self.wish: str | None = None
         self.stop_wanted = False

@@ -154,7 +154,7 @@ class Runner:
         task = embody(kind.task_class, context)
         if not self.state.hooks.of_tasks:
             return self._perform(run, task, kind)
-        run.told = task
+        run.hooked = task
         call_each(self.state.hooks.start, task)
         return run_inside(self.state.hooks.around, task, lambda: self._perform(run, task, kind))
 
@@ -216,13 +216,13 @@ class Runner:
             self.on_suspect_end()
         if outcome.error is not None:
             self._tell(run, outcome)
-        if run.told is not None:
+        if run.hooked is not None:
             self.tell_end(run, outcome.state)
         self.report.finish(run, outcome)
 
     def tell_end(self, run: Run, state: str) -> None:
         """Tell the hooks that were told of the run's start."""
-        task, run.told = run.told, None
+        task, run.hooked = run.hooked, None
         if task is not None:
             call_each(self.state.hooks.end, task, state)
 
