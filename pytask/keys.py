@@ -135,7 +135,9 @@ KEY_TABLE = (
         "the newest 100,000",
         "ids that could not be worked on at all",
     ),
-    KeyRow("{<q>}:ended", "zset", "queue", "release", "the newest 10,000", "ended ids; score = epoch seconds"),
+    KeyRow(
+        "{<q>}:ended", "zset", "queue", "release", "the newest `keep_ended`", "ended ids; score = epoch seconds"
+    ),
     KeyRow("{<q>}:counts", "hash", "queue", "release", "for ever, a field a state", "ended so far, by state"),
     KeyRow(
         "{<q>}:paused",

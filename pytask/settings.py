@@ -119,6 +119,7 @@ _ROWS = (
     _duration("block_timeout", 60.0, "How long it may block the node before the process ends itself.", 0.001),
     _duration("result_ttl", 3600.0, "How long the record of a success is kept; 0 removes it at once."),
     _duration("failure_ttl", 604_800.0, "How long the record of a failure is kept; 0 removes it at once."),
+    _integer("keep_ended", 10_000, "ids", "How many ended ids a queue remembers; 0: none.", 0, 10_000_000),
     _integer("keep_events", 200, "events", "How many events of a task are kept for late watchers; 0: none.", 0),
     Setting("capture_logs", "boolean", True, "Whether what tasks log goes out as events, too."),
     Setting("capture_print", "boolean", False, "Whether what tasks print goes out as events, too."),
@@ -158,6 +159,7 @@ class Settings:
     block_timeout: float = _DEFAULTS["block_timeout"]
     result_ttl: float = _DEFAULTS["result_ttl"]
     failure_ttl: float = _DEFAULTS["failure_ttl"]
+    keep_ended: int = _DEFAULTS["keep_ended"]
     keep_events: int = _DEFAULTS["keep_events"]
     capture_logs: bool = _DEFAULTS["capture_logs"]
     capture_print: bool = _DEFAULTS["capture_print"]

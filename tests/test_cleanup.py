@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import pytest
 from conftest import wait_until
 
-from pytask import PyTask, states
+from pytask import PyTask, Task, states
 from pytask.errors import ConfigurationError
+from pytask.retention import class_ttls
 from pytask.store.addresses import resolve_target
+from pytask.store.scripts import script
 from pytask.store.store import Store
 from pytask.tasks.cleanup import load_handler, seconds_of_rest
 
@@ -95,10 +98,59 @@ def test_what_is_no_record_stays(server, store):
     [("5", 5), ("0", 0), ("2.5", 3), ("-1", 60), ("soon", 60), ("inf", 60), ("nan", 60), ("1e99", 60)],
 )
 def test_the_records_own_time_goes_first_where_it_is_one(server, store, own, left):
-    server.redis.hset("task-T", mapping={"state": "SUCCESS", "result_ttl": own})
-    server.redis.hset("task-F", mapping={"state": "ERROR", "result_ttl": own})
-    assert store.records.cleanup([b"T", b"F"], TTLS) == [left, 600]
-    assert server.redis.exists("task-T") == (left > 0)
+    server.redis.hset("task-T", mapping={"state": "SUCCESS", "result_ttl": own, "failure_ttl": "7"})
+    server.redis.hset("task-F", mapping={"state": "ERROR", "failure_ttl": own, "result_ttl": "7"})
+    assert store.records.cleanup([b"T", b"F"], TTLS) == [left, 600 if left == 60 else left]
+    assert server.redis.exists("task-T") == server.redis.exists("task-F") == (left > 0)
+
+
+@pytest.mark.parametrize("state", sorted(states.ENDED))
+def test_a_class_says_how_long_its_records_are_kept_unless_they_do(server, store, state):
+    failed = state in states.FAILED
+    for task_id, fields in {
+        "own": {"failure_ttl": "5", "result_ttl": "5"},
+        "class": {},
+        "half": {"task": "half"},
+        "other": {"task": "other"},
+    }.items():
+        server.redis.hset(f"task-{task_id}", mapping={"task": "short", "state": state, **fields})
+    classes = "short 20 200 half - 0"
+    left = store.records.cleanup([b"own", b"class", b"half", b"other"], TTLS, classes)
+    assert left == [5, 200 if failed else 20, 0 if failed else 60, 600 if failed else 60]
+
+
+def test_what_classes_say_is_read_from_them():
+    class Short(Task):
+        NAME = "short"
+        result_ttl = "1m"
+
+    class Both(Task):
+        NAME = "both"
+        result_ttl, failure_ttl = 0, 2.5
+
+    class Neither(Task):
+        NAME = "neither"
+
+    assert class_ttls([Short, Both, Neither]) == "short 60.000 - both 0.000 2.500"
+    assert class_ttls([Neither]) == ""
+
+
+def test_kept_events_go_with_their_record(server, store):
+    for task_id, state in {"T": "SUCCESS", "F": "ERROR", "none": "SUCCESS", "{x}": "SUCCESS"}.items():
+        server.redis.hset(f"task-{task_id}", mapping={"task": "noop", "state": state, "kept": "1"})
+    for task_id in ("T", "F"):
+        server.redis.xadd(f"{{task-{task_id}}}:events", {"event": "{}"})
+        server.redis.pexpire(f"{{task-{task_id}}}:events", 604_800_000)
+    assert store.records.cleanup([b"T", b"F", b"none", b"{x}"], TTLS) == [60, 600, 60, 60]
+    assert 30 < server.redis.ttl("{task-T}:events") <= 60
+    assert 300 < server.redis.ttl("{task-F}:events") <= 600
+    assert store.records.cleanup([b"T"], states.ttl_by_state(0, 0)) == [0]
+    assert not server.redis.exists("{task-T}:events")
+
+
+def test_the_script_knows_what_a_failure_is():
+    (table,) = re.findall(r"local FAILED = \{(.*?)\}", script("cleanup").source)
+    assert set(re.findall(r"(\w+) = 1", table)) == states.FAILED
 
 
 def test_a_record_that_keeps_itself_stays(server, store):

@@ -210,14 +210,22 @@ def test_one_call_releases_many_in_many_ways(queue):
 
 
 def test_the_newest_ended_and_dead_ids_are_kept(queue, monkeypatch):
-    monkeypatch.setattr("pytask.store.claims.KEEP_ENDED", 3)
     monkeypatch.setattr("pytask.store.claims.KEEP_DEAD", 2)
     for mode in ("end", "dead"):
         for number in range(5):
-            queue.release(queue.take_one(b"%s%d" % (mode.encode(), number)), mode, b"SUCCESS")
+            claim = queue.take_one(b"%s%d" % (mode.encode(), number))
+            queue.claims.release(A, [(claim.id, claim.fence, mode, b"SUCCESS")], 3)
     assert queue.redis.zrange(queue.keys.ended, 0, -1) == [b"end2", b"end3", b"end4"]
     assert queue.redis.lrange(queue.keys.dead, 0, -1) == [b"dead4", b"dead3"]
     assert queue.redis.hget(queue.keys.counts, "SUCCESS") == b"5"
+
+
+def test_no_ended_id_is_kept_where_none_is_wanted_and_all_are_counted(queue):
+    queue.redis.zadd(queue.keys.ended, {"old": 1})
+    claim = queue.take_one()
+    queue.claims.release(A, [(claim.id, claim.fence, "end", b"SUCCESS")], 0)
+    assert not queue.redis.exists(queue.keys.ended)
+    assert queue.redis.hgetall(queue.keys.counts) == {b"SUCCESS": b"1"}
 
 
 # park, promote, nudge, miss

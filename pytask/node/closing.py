@@ -17,6 +17,7 @@ from pytask.node.lines import Leaving
 from pytask.node.outbox import MOST_ROWS, Outbox, Row, iter_answered
 from pytask.node.run import RELEASE, TAIL, Run
 from pytask.node.state import NodeState
+from pytask.retention import class_ttls
 from pytask.store.limits import member_of
 
 log = logging.getLogger("pytask.node")
@@ -133,7 +134,8 @@ class Closing(Outbox):
     def _let_expire(self, ids: list[bytes]) -> None:
         """Do for records what Cleanup would do."""
         settings = self.state.settings
-        self.state.store.records.cleanup(ids, states.ttl_by_state(settings.result_ttl, settings.failure_ttl))
+        ttls = states.ttl_by_state(settings.result_ttl, settings.failure_ttl)
+        self.state.store.records.cleanup(ids, ttls, class_ttls(self.state.classes.values()))
 
     def _relieve(self, length: int) -> None:
         """Nobody takes ended ids: let the oldest records expire as Cleanup would, and say so."""
@@ -175,7 +177,7 @@ class Closing(Outbox):
         rows, later = _once_each(rows)
         releases = [(run.id, run.fence, mode, state) for run, (mode, state) in rows]
         points.reach("before-release")
-        self.store.claims(queue.name).release(node, releases)
+        self.store.claims(queue.name).release(node, releases, self.state.settings.keep_ended)
         points.reach("after-release")
         self._forget(rows)
         if later:

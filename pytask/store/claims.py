@@ -10,7 +10,7 @@ from pytask.errors import NodeGone
 from pytask.keys import QueueKeys
 from pytask.store.client import Client, as_dict
 
-KEEP_ENDED = 10_000  # ended ids a queue
+KEEP_ENDED = 10_000  # ended ids a queue, unless a setting says otherwise
 KEEP_DEAD = 100_000  # dead ids a queue
 LOOK_AGAIN = 2.0  # seconds until an id whose hash is missing is tried again
 REAP_CHUNK = 200
@@ -70,13 +70,18 @@ class Claims:
         owned = as_dict(self.client.execute("HGETALL", self.keys.claims_of(node)))
         return [Claim(task_id, *value.split()) for task_id, value in owned.items()]
 
-    def release(self, node: bytes, releases: Iterable[tuple[bytes, bytes, str, bytes]]) -> None:
-        """Give claims up: id, fence, mode (`end`, `none`, `early`, `head` or `dead`), state; the ids differ."""
+    def release(
+        self, node: bytes, releases: Iterable[tuple[bytes, bytes, str, bytes]], keep_ended: int = KEEP_ENDED
+    ) -> None:
+        """Give claims up: id, fence, mode (`end`, `none`, `early`, `head` or `dead`), state; the ids differ.
+
+        `keep_ended`: how many ended ids the queue remembers.
+        """
         k = self.keys
         keys = (
             k.key, k.claims, k.claims_of(node), k.again, k.due, k.ended, k.counts, k.dead, k.control,
         )  # fmt: skip
-        self.client.call("release", keys, [node, KEEP_ENDED, KEEP_DEAD, *chain.from_iterable(releases)])
+        self.client.call("release", keys, [node, keep_ended, KEEP_DEAD, *chain.from_iterable(releases)])
 
     def park(self, node: bytes, parks: Sequence[tuple[bytes, bytes, bytes]]) -> None:
         """Give claims up until a time: id, fence, epoch seconds."""

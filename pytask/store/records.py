@@ -120,10 +120,18 @@ class Records:
         """The key of the stream; of an id that has none any key of its slot, which is left alone."""
         return self.keys.events(task_id) or self.keys.task(task_id)
 
-    def cleanup(self, ids: Sequence[bytes], ttls: Mapping[str, float]) -> list[int]:
-        """Let records of ended tasks expire: the seconds left, -1 not ended, -2 it keeps itself; each."""
-        shared = [part for pair in ttls.items() for part in pair]
-        return self.client.call_each("cleanup", [self.keys.task(i) for i in ids], shared, (), 0)
+    def cleanup(self, ids: Sequence[bytes], ttls: Mapping[str, float], classes: str = "") -> list[int]:
+        """Let records of ended tasks expire: the seconds left, -1 not ended, -2 it keeps itself; each.
+
+        `classes`: what classes say of their own, as `cleanup.lua` reads it. Kept events go with the record.
+        """
+        shared = [classes, *(part for pair in ttls.items() for part in pair)]
+        answers = self.client.call_each("cleanup", [self.keys.task(i) for i in ids], shared, (), 0)
+        kept = [(i, answer[0]) for i, answer in zip(ids, answers, strict=True) if answer.__class__ is list]
+        if kept:
+            streams = [(self.keys.events(task_id), seconds) for task_id, seconds in kept]
+            self.client.pipeline([("PEXPIRE", stream, 1000 * left) for stream, left in streams if stream])
+        return [answer[0] if answer.__class__ is list else answer for answer in answers]
 
     def restart(self, task_id: bytes, states: Sequence[str] = ()) -> list[bytes]:
         """Set WAIT where the state is one of `states` (none: whatever it is), as `restart.lua` says."""

@@ -17,6 +17,7 @@ import gevent
 
 from pytask import states, wire
 from pytask.errors import ConfigurationError, InvalidInputError, StoreError, StoreRefused, StoreUnavailable
+from pytask.retention import class_ttls
 from pytask.task import Task
 
 log = logging.getLogger("pytask.cleanup")
@@ -53,6 +54,7 @@ class Cleanup(Task):
 
     `task_handler`: `module:attribute` of a function of id and record (a dict of `str`), called for each end.
     `result_ttl`, `failure_ttl`: seconds that the record of a success, of a failure, is kept; 0 removes at once.
+    What a record says of itself goes before them, then what its class says, where the app of this node knows it.
     """
 
     NAME = "pytask/cleanup"
@@ -68,6 +70,7 @@ class Cleanup(Task):
     ) -> None:
         self.handler = load_handler(task_handler) if task_handler else None
         self.ttls = states.ttl_by_state(result_ttl, failure_ttl)
+        self.class_ttls = class_ttls(self.helpers.classes.values())
         self.node_timeout = node_timeout
         self.store = self.helpers.store
         self.name = self.id.encode()
@@ -104,7 +107,7 @@ class Cleanup(Task):
     def _serve(self, ids: list[bytes]) -> None:
         failed = {task_id for task_id in ids if not self._handle(task_id)} if self.handler else set()
         done = [task_id for task_id in ids if task_id not in failed] if failed else ids
-        self.store.records.cleanup(done, self.ttls)
+        self.store.records.cleanup(done, self.ttls, self.class_ttls)
         if self.handler and done:
             self.store.endings.forget_failures(done)
         if not failed:
@@ -137,7 +140,7 @@ class Cleanup(Task):
                 log.error(
                     "id %s is on end-task:dead: its handler failed %d times", wire.shown(task_id), MOST_FAILURES
                 )
-                self.store.records.cleanup([task_id], self.ttls)
+                self.store.records.cleanup([task_id], self.ttls, self.class_ttls)
                 self.store.endings.give_up(task_id)
                 self.store.endings.drop(self.name, [task_id])
 

@@ -1,24 +1,35 @@
 -- cleanup: let the records of ended tasks expire.
 -- KEYS  task, ...   (all in one slot on a cluster)
--- ARGV  state, seconds to live, ... for every ended state; 0 removes at once
+-- ARGV  1 what classes say of theirs: `name result_ttl failure_ttl`, with spaces between all of them, '-' for what one does
+--       not say; then state, seconds to live, ... for every ended state; 0 removes at once
 -- Returns for each: the seconds it has left, -1 where it has not ended (or runs again), -2 where it keeps itself
--- (`cleanup` false). The record's own `result_ttl` goes before the seconds given for SUCCESS. Safe to repeat.
-local ttls, ms, out = {}, {}, {}
-for i = 1, #ARGV, 2 do
+-- (`cleanup` false); {seconds} where events of the task are kept, whose stream is to go as well. The record's own
+-- `result_ttl` (of a failure `failure_ttl`) goes before what its class says, and that before the seconds given. Safe to
+-- repeat.
+local FAILED = {ERROR = 1, EXCEPTION = 1, TIMEOUT = 1, EXPIRED = 1, LOST = 1}
+local ttls, ms, out, classes = {}, {}, {}, nil
+for name, result, failure in string.gmatch(ARGV[1], '(%S+) (%S+) (%S+)') do
+  classes = classes or {}
+  classes[name] = {tonumber(result), tonumber(failure)}
+end
+for i = 2, #ARGV, 2 do
   local ttl = tonumber(ARGV[i + 1])
   ttls[ARGV[i]] = ttl
   ms[ttl] = string.format('%.0f', math.ceil(ttl * 1000))
 end
 for i, key in ipairs(KEYS) do
-  local h = redis.pcall('HMGET', key, 'state', 'cleanup', 'result_ttl')
+  local h = redis.pcall('HMGET', key, 'state', 'cleanup', 'result_ttl', 'failure_ttl', 'kept', classes and 'task' or '')
   local ttl = not h.err and h[1] and ttls[h[1]]
   if not ttl then out[i] = -1
   elseif h[2] == 'false' then out[i] = -2
   else
-    local own = h[1] == 'SUCCESS' and tonumber(h[3] or 'x')
-    if own and own >= 0 and own < 1e10 then ttl = own end
+    local failed = FAILED[h[1]]
+    local own = tonumber((failed and h[4] or not failed and h[3]) or 'x')
+    local class = classes and h[6] and classes[h[6]]
+    if own and own >= 0 and own < 1e10 then ttl = own
+    elseif class then ttl = class[failed and 2 or 1] or ttl end
     if ttl > 0 then redis.call('PEXPIRE', key, ms[ttl] or math.ceil(ttl * 1000)) else redis.call('DEL', key) end
-    out[i] = math.ceil(ttl)
+    out[i] = h[5] and {math.ceil(ttl)} or math.ceil(ttl)
   end
 end
 return out

@@ -1,6 +1,6 @@
 -- release: give claims up, one way or another.
 -- KEYS  1 q, 2 claims, 3 of:<node>, 4 again, 5 due, 6 ended, 7 counts, 8 dead, 9 control
--- ARGV  1 node, 2 how many ended ids to keep, 3 how many dead ids to keep, then for each: id, fence, mode, state
+-- ARGV  1 node, 2 how many ended ids to keep (0: none), 3 how many dead ids to keep, then for each: id, fence, mode, state
 --       (ids differ within one call; mode: end, none, early, head, dead; state: counted where mode is end)
 -- Returns how many claims were given up. Guard: of:<node>[id] begins with the fence; a second run changes nothing.
 -- a key of another type must refuse the whole move, before its first write: half a move would lose ids
@@ -45,8 +45,9 @@ if #marks > 0 then redis.call('HSET', KEYS[2], unpack(marks)) end
 if #due > 0 and redis.call('EXISTS', KEYS[5]) == 1 then redis.call('ZREM', KEYS[5], unpack(due)) end
 if redis.call('EXISTS', KEYS[9]) == 1 then redis.call('HDEL', KEYS[9], unpack(gone)) end
 if #ended > 0 then
-  redis.call('ZADD', KEYS[6], unpack(ended))
-  local over = redis.call('ZCARD', KEYS[6]) - tonumber(ARGV[2])
+  local over = tonumber(ARGV[2])
+  if over > 0 then redis.call('ZADD', KEYS[6], unpack(ended)) end
+  over = redis.call('ZCARD', KEYS[6]) - over
   if over > 0 then redis.call('ZREMRANGEBYRANK', KEYS[6], 0, over - 1) end
   for state, n in pairs(counts) do redis.call('HINCRBY', KEYS[7], state, n) end
 end
