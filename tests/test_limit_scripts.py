@@ -167,6 +167,18 @@ def test_recall_brings_parked_ids_to_the_head_in_their_order(queue):
     assert [claim.how for claim in queue.claims.claim(A, 2)] == [b"back", b"back"]
 
 
+def test_recall_leaves_ids_parked_where_nobody_serves_the_queue(queue):
+    claim = queue.take_one(b"T")
+    queue.claims.park(A, [(claim.id, claim.fence, b"4000000000")])
+    queue.redis.set(queue.keys.paused, 1)
+    assert queue.claims.recall([b"T", b"unknown"]) == [3, 0]
+    queue.redis.delete(queue.keys.paused)
+    queue.membership.leave(A, b"")
+    assert queue.claims.recall([b"T"]) == [3]
+    queue.membership.join(A)
+    assert queue.claims.recall([b"T"]) == [2]
+
+
 def test_recall_leaves_what_is_claimed_to_its_owner(queue):
     queue.take_one(b"T")
     before = queue.state()

@@ -291,6 +291,20 @@ def test_what_got_lost_is_found_within_seconds(server, node, lost):
     assert_nothing_left(server)
 
 
+def test_those_whose_queue_is_paused_let_others_go_before_them(server, start_node, app):
+    start_node("-q", "default", "-q", "mail", app=APP)
+    create(server, "one", "a")
+    wait_until_begun(server, "a")
+    create(server, "one", *names(30), queue="new-task:mail")
+    wait_until_waiting(server, *names(30))
+    create(server, "one", "z", seconds=0.01)
+    wait_until_waiting(server, "z")
+    app.helpers.pause_queue("mail")
+    go(server)
+    server.wait_for_state("z", "SUCCESS")
+    assert began(server) == ["a", "z"]
+
+
 # Rates.
 
 

@@ -16,7 +16,7 @@ class Mail(Task):
     NAME = "mail"
     unique = True
 
-    def __init__(self, to="a", text=""):
+    def __init__(self, to="a", text="", n=None):
         pass
 
     def start(self):

@@ -40,6 +40,7 @@ HEADS = 50  # of those in line, a look
 
 PARKED = frozenset(state.encode() for state in states.PARKED)
 RUNNING = states.RUNNING.encode()
+NOWHERE, ON_ITS_WAY, _, UNSERVED = range(4)  # what `recall` answers
 
 
 class Leaving(NamedTuple):
@@ -55,13 +56,14 @@ class Leaving(NamedTuple):
 class Line:
     """A limit for which somebody waits."""
 
-    __slots__ = ("called", "limit", "look_at", "pump_at", "rank", "seen")
+    __slots__ = ("called", "limit", "look_at", "pump_at", "rank", "seen", "unserved")
 
     def __init__(self, limit: Limit, now: float) -> None:
         self.limit = limit
         self.look_at = now + FIRST_LOOK
         self.pump_at: float | None = None
         self.called = 0.0  # when this node called last
+        self.unserved: set[Member] = set()  # let in, but nobody serves their queues
         self.rank = 0  # of the first member for the next look
         self.seen: dict[Member, tuple[bytes, float]] = {}  # let in, not begun: fence, and since when it is seen so
 
@@ -171,19 +173,23 @@ class Lines(Service):
                 verdicts = self.store.claims(name).recall(ids)
             except StoreError as error:
                 complain(group[0].limit.label, error)
-                verdicts = [1] * len(group)
+                verdicts = [ON_ITS_WAY] * len(group)
             for recall, verdict in zip(group, verdicts, strict=True):
                 self._follow(recall, verdict)
 
     def _follow(self, recall: Recall, verdict: int) -> None:
-        if verdict == 1 and recall.delay <= RECALL_DELAYS[1]:
+        if verdict == ON_ITS_WAY and recall.delay <= RECALL_DELAYS[1]:
             self._recalls.append(recall._replace(at=time.monotonic() + recall.delay, delay=2 * recall.delay))
             self._wake.set()
-        elif verdict == 0:  # it was stopped meanwhile, or its record is gone: somebody else may be next
-            line = self._lines.get(recall.limit.label)
-            if line is not None:
-                line.look_at = min(line.look_at, line.called + LEAST)
-                self._wake.set()
+        line = self._lines.get(recall.limit.label)
+        if line is None or verdict not in (NOWHERE, UNSERVED):
+            return
+        if verdict == UNSERVED:  # somebody in another queue may be next; it asks again when its queue is served
+            line.unserved.add(recall.member)
+            line.look_at = 0.0
+        else:  # it was stopped meanwhile, or its record is gone
+            line.look_at = min(line.look_at, line.called + LEAST)
+        self._wake.set()
 
     # Letting in.
 
@@ -237,16 +243,20 @@ class Lines(Service):
         if is_over(glance):
             return True
         assert glance is not None
+        unserved = member in line.unserved
+        line.unserved.discard(member)
         if self._is_right(line.limit, member, glance):
             line.seen.pop(member, None)
             return False
+        if unserved:
+            return True
         before = line.seen.get(member)
         if before is None or before[0] != fence:
             line.seen[member] = (fence, now)
             return False
         since = now - before[1]
         if since < NEGLECTED and since >= FIRST_LOOK:
-            return self._call_again(member) == 0 and since >= FORGOTTEN
+            return self._call_again(member) in (NOWHERE, UNSERVED) and since >= FORGOTTEN
         return since >= NEGLECTED
 
     def _is_right(self, limit: Limit, member: Member, glance: Glance) -> bool:
@@ -260,7 +270,7 @@ class Lines(Service):
         """It was let in some seconds ago and has not begun: the recall may have been lost with its node."""
         queue, task_id = split_member(member)
         name = self.state.store.keys.queue_of_key(queue)
-        return 0 if name is None else self.store.claims(name).recall([task_id])[0]
+        return NOWHERE if name is None else self.store.claims(name).recall([task_id])[0]
 
 
 def complain(label: str, error: StoreError) -> None:

@@ -134,6 +134,6 @@ class Claims:
         return bool(self.client.call("nudge", (k.key, k.claims, k.due, k.again), (task_id,)))
 
     def recall(self, ids: Sequence[bytes]) -> list[int]:
-        """Bring parked ids back, the first of them next: 2 it is; 1 it is claimed or on its way; 0 neither."""
+        """Bring parked ids back, the first of them next: what `recall.lua` answers for each."""
         k = self.keys
-        return list(self.client.call("recall", (k.key, k.claims, k.due), ids))
+        return list(self.client.call("recall", (k.key, k.claims, k.due, k.nodes, k.paused), ids))
