@@ -10,7 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from pytask import settings as settings_module
 from pytask.errors import ConfigurationError, InvalidInputError, TaskDefinitionError, UnknownTaskError
@@ -23,6 +23,9 @@ from pytask.store.addresses import resolve_target
 from pytask.store.store import Store
 from pytask.store.target import Target
 from pytask.task import Task, check_task_class
+
+if TYPE_CHECKING:
+    from pytask.aio import AioTasks
 
 T = TypeVar("T", bound=type[Task])
 P = ParamSpec("P")
@@ -56,6 +59,7 @@ class PyTask:
         self._target: Target | None = None
         self._embedded: Any = None
         self._helpers: PyTaskHelpers | None = None
+        self._aio: AioTasks | None = None
         self._redis: Any = None
 
     def configure(self, *, file: str | None = None, **flags: Any) -> None:
@@ -223,6 +227,24 @@ class PyTask:
             return self._helpers
 
     @property
+    def aio(self) -> AioTasks:
+        """The same for asyncio programs; connects when first awaited, in each event loop anew."""
+        with self._lock:
+            if self._aio is None:
+                from pytask.aio import AioTasks
+
+                found = self.settings
+                self._aio = AioTasks(
+                    self.target,
+                    found.namespace,
+                    self.tasks,
+                    lambda: self.helpers.store,
+                    max_data=found.max_data,
+                    durable=found.durable,
+                )
+            return self._aio
+
+    @property
     def redis(self) -> Any:
         """A redis-py client for the app's own use: replies are bytes, at most 100 connections."""
         with self._lock:
@@ -236,7 +258,7 @@ class PyTask:
             self._helpers.close()
         if self._redis is not None:
             self._redis.close()
-        self._helpers = self._redis = self._target = None
+        self._helpers = self._redis = self._target = self._aio = None
 
     def close(self) -> None:
         """Close the connections, and end the embedded server where there is one. Safe to repeat."""

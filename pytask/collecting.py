@@ -52,7 +52,7 @@ class Collecting:
         late: TaskTimeout | None = None
         try:
             for task_id, end in self._iter_ends(ids, deadline):
-                ends[task_id] = _output_or_error(end)
+                ends[task_id] = output_or_error(end)
                 if not return_errors and isinstance(ends[task_id], PyTaskError):
                     raise ends[task_id]
         except TaskTimeout as error:
@@ -122,7 +122,8 @@ def _ids(tasks: Iterable[Id]) -> list[bytes]:
     return [wire.id_to_bytes(task_id) for task_id in tasks]
 
 
-def _output_or_error(end: End) -> Any:
+def output_or_error(end: End) -> Any:
+    """What the task returned, or the error in its place."""
     if isinstance(end, TaskGone):
         return end
     try:

@@ -40,13 +40,7 @@ class Following:
 
     def get_progress(self, task_id: Id) -> Any:
         """The newest progress that a task has told; None where there is none."""
-        raw = self.store.records.get_fields(wire.id_to_bytes(task_id), ("progress",))[0]
-        if raw is None:
-            return None
-        try:
-            return wire.decode_json(raw)
-        except wire.WireError:  # a producer may have written anything
-            return wire.to_str(raw)
+        return read_progress(self.store.records.get_fields(wire.id_to_bytes(task_id), ("progress",))[0])
 
     def send_to_task(self, task_id: Id, message: Mapping[str, Any]) -> int:
         """Send a message, which becomes a JSON object, to a task that runs: its `on_message` takes it.
@@ -66,6 +60,16 @@ class Following:
         there is no record, or none any more.
         """
         return _Follower(self, wire.id_to_bytes(task_id), replay, Deadline(timeout)).run()
+
+
+def read_progress(raw: bytes | None) -> Any:
+    """What the field `progress` tells; text that is no JSON as it is."""
+    if raw is None:
+        return None
+    try:
+        return wire.decode_json(raw)
+    except wire.WireError:  # a producer may have written anything
+        return wire.to_str(raw)
 
 
 def encode_message(message: Mapping[str, Any], limit: int) -> bytes:

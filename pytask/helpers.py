@@ -81,7 +81,7 @@ class PyTaskHelpers(Producing, Calling, QueueControl, Collecting, Following):
         raw = wire.id_to_bytes(task_id)
         answer = self.store.records.stop(raw)
         if answer[0] == b"missing":
-            raise _not_found(raw)
+            raise not_found(raw)
         if answer[0] == b"ended":
             return False
         if answer[1] == states.STOPPED.encode():  # obeyed already: the reply of the first try was lost
@@ -106,31 +106,20 @@ class PyTaskHelpers(Producing, Calling, QueueControl, Collecting, Following):
 
         Raises TaskNotFoundError, and TaskStateError for a name that is no state.
         """
-        allowed = [states_allowed] if isinstance(states_allowed, str) else list(states_allowed)
-        for state in allowed:
-            if state not in states.MOVES:
-                raise TaskStateError(f"{state!r} is no state; the states are {', '.join(states.MOVES)}")
+        allowed = check_states(states_allowed)
         return bool(allowed) and self._restart(wire.id_to_bytes(task_id), allowed)
 
     def _restart(self, raw: bytes, allowed: Sequence[str]) -> bool:
         answer = self.store.records.restart(raw, allowed)
         if answer[0] == b"missing":
-            raise _not_found(raw)
+            raise not_found(raw)
         if answer[0] == b"refused":
             return False
         self.store.queues.push(self._queue_of(answer[2], answer[3]), [raw])
         return True
 
     def _queue_of(self, at: bytes, field: bytes) -> str:
-        """The queue that a record ran from, else the one that its field names, else the default one.
-
-        A record may hold anything: what names no queue is passed over.
-        """
-        keys = self.store.keys
-        ran_in = keys.queue_of_key(at)
-        if ran_in is not None:
-            return ran_in
-        return keys.queue_of_key(keys.queue().key + b":" + field) or ""
+        return self.store.keys.queue_of_record(at, field)
 
     def remove_task(self, task_id: Id) -> bool:
         """Stop a task and remove its record; False where there was none."""
@@ -194,5 +183,15 @@ class PyTaskHelpers(Producing, Calling, QueueControl, Collecting, Following):
         }
 
 
-def _not_found(raw: bytes) -> TaskNotFoundError:
+def check_states(given: str | Iterable[str]) -> list[str]:
+    """Names of states. Raises TaskStateError for one that is none."""
+    names = [given] if isinstance(given, str) else list(given)
+    for state in names:
+        if state not in states.MOVES:
+            raise TaskStateError(f"{state!r} is no state; the states are {', '.join(states.MOVES)}")
+    return names
+
+
+def not_found(raw: bytes) -> TaskNotFoundError:
+    """The error that says that there is no record."""
     return TaskNotFoundError(f"there is no task with the id {wire.shown(raw)}")

@@ -373,6 +373,16 @@ class Keys:
         match = QUEUE_KEY.fullmatch(key.removeprefix(self.prefix)) if key.startswith(self.prefix) else None
         return None if match is None else (match[1] or b"").decode()
 
+    def queue_of_record(self, at: bytes, field: bytes) -> str:
+        """The queue that a record ran from, else the one that its field `queue` names, else the default one.
+
+        A record may hold anything: what names no queue is passed over.
+        """
+        ran_in = self.queue_of_key(at)
+        if ran_in is not None:
+            return ran_in
+        return self.queue_of_key(self.queue().key + b":" + field) or ""
+
     def node(self, node: bytes) -> bytes:
         """What a node says of itself."""
         return self.prefix + b"node-" + node

@@ -87,8 +87,7 @@ class Producing:
         seconds, or text such as `5m`; `due` and `expires` are epoch seconds or an aware datetime. An id that
         exists already is written over, and runs again only where it waits. Raises InvalidInputError.
         """
-        if data is not None and task_data:
-            raise InvalidInputError("give the data as a dict or as keywords, not both")
+        check_one_kind_of_data(data, task_data)
         options = {
             "due": due, "delay": delay, "expires": expires, "expires_in": expires_in, "timeout": timeout,
             "retries": retries, "retry_delay": retry_delay, "retry_on": retry_on, "no_retry_on": no_retry_on,
@@ -190,6 +189,12 @@ class Batches:
             raise self._problem
         batch, self._ready = self._ready, None
         return batch if batch and batch.records else None
+
+
+def check_one_kind_of_data(data: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> None:
+    """Raises InvalidInputError where data is given twice."""
+    if data is not None and keywords:
+        raise InvalidInputError("give the data as a dict or as keywords, not both")
 
 
 def row_of(classes: Classes, new: NewTask, queue: str | None) -> Row:

@@ -56,23 +56,12 @@ class Queues:
         push = ("LPUSH", self.keys.queue(queue).key, *[record.id for record in records])
         if self.client.servers.one:
             try:
-                self.client.pipeline([*self._writes(records), push], patience=0, meanwhile=meanwhile)
+                self.client.pipeline([*writes_of(self.keys, records), push], patience=0, meanwhile=meanwhile)
                 return
             except StoreUnavailable:
                 # the push may have arrived: a record whose task runs by now, or has ended, must not be set to WAIT
                 records = [record._replace(new=False) for record in records]
-        self.client.sequence(self._writes(records), [push])
-
-    def _writes(self, records: Sequence[NewRecord]) -> list[tuple[Any, ...]]:
-        task = self.keys.task
-        return [
-            ("HSETNX", task(task_id), "state", states.WAIT)
-            if written
-            else ("HSET", task(task_id), *words, "state", states.WAIT)
-            if new
-            else ("HSET", task(task_id), *words)
-            for task_id, words, new, written in records
-        ]
+        self.client.sequence(writes_of(self.keys, records), [push])
 
     def write(self, records: Sequence[NewRecord]) -> None:
         """Write records without a state, which nobody looks for."""
@@ -174,3 +163,16 @@ class Queues:
     def get_length(self, queue: str) -> int:
         """How many ids wait."""
         return int(self.client.execute("LLEN", self.keys.queue(queue).key))
+
+
+def writes_of(keys: Keys, records: Sequence[NewRecord]) -> list[tuple[Any, ...]]:
+    """The commands that write records, or what is left of that."""
+    task = keys.task
+    return [
+        ("HSETNX", task(task_id), "state", states.WAIT)
+        if written
+        else ("HSET", task(task_id), *words, "state", states.WAIT)
+        if new
+        else ("HSET", task(task_id), *words)
+        for task_id, words, new, written in records
+    ]

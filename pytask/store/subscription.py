@@ -85,7 +85,7 @@ class Subscription:
                     os.read(self._woken, READ)
             if not numbers - {self._woken}:
                 return []
-        return self._parse(self._receive())
+        return replies_in(self._reader, self._receive())
 
     def _has_bytes(self) -> bool:
         pending = getattr(self._socket, "pending", None)  # of TLS: what was decrypted already
@@ -100,15 +100,6 @@ class Subscription:
             raise StoreUnavailable("Redis: the server closed the subscription")
         self._heard, self._pinged = time.monotonic(), False
         return data
-
-    def _parse(self, data: bytes) -> list[Any]:
-        replies = []
-        self._reader.feed(data)
-        while (reply := self._reader.gets()) is not False:
-            if isinstance(reply, hiredis.ReplyError):
-                raise translated(_error_of(str(reply)))
-            replies.append(reply)
-        return replies
 
     def _keep_alive(self) -> None:
         silence = time.monotonic() - self._heard
@@ -130,6 +121,17 @@ class Subscription:
                 self._closed = True
                 os.close(self._wake)
                 os.close(self._woken)
+
+
+def replies_in(reader: hiredis.Reader, data: bytes) -> list[Any]:
+    """The replies that are whole with these bytes. Raises StoreRefused for one that is an error."""
+    replies = []
+    reader.feed(data)
+    while (reply := reader.gets()) is not False:
+        if isinstance(reply, hiredis.ReplyError):
+            raise translated(_error_of(str(reply)))
+        replies.append(reply)
+    return replies
 
 
 def _error_of(text: str) -> exceptions.RedisError:

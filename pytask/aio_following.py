@@ -1,0 +1,97 @@
+"""Following one task from asyncio: the counterpart of `following`, under the same rules."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from pytask import wire
+from pytask.aio_waiting import AioWaiting
+from pytask.collection import gone
+from pytask.errors import StoreUnavailable, TaskGone, TaskTimeout
+from pytask.following import AGAIN, PAGE, SETTLE, is_any
+from pytask.interest import News, Watch
+from pytask.result import FIELDS, Result, of_record
+from pytask.store.aio_store import AioStore
+from pytask.story import Story, TaskEvent
+from pytask.waiting import LOOK_EVERY, Deadline
+
+
+class AioFollower:
+    """One call of `events`."""
+
+    def __init__(self, store: AioStore, waiting: AioWaiting, raw: bytes, replay: bool, deadline: Deadline) -> None:
+        self._store = store
+        self._waiting = waiting
+        self._raw = raw
+        self._replay = replay
+        self._deadline = deadline
+        self._story = Story(wire.id_to_str(raw))
+        self._unread = False  # could the record, or what is kept, not be read?
+
+    async def run(self) -> AsyncGenerator[TaskEvent, None]:
+        """The events. Closing it leaves nothing behind."""
+        settle = SETTLE if await self._read_end() is None else 0.0
+        async with self._waiting.watch([self._store.keys.task(self._raw)], is_any) as watch:
+            while True:
+                news = await self._waiting.wait(watch, self._deadline, AGAIN if self._unread else LOOK_EVERY)
+                for event in await self._take_in(news):
+                    yield event
+                result = await self._find_end(news)
+                if result is not None:
+                    for event in await self._wait_for_last(watch, result, settle):
+                        yield event
+                    return
+                if self._deadline.is_over:
+                    timeout = self._deadline.timeout
+                    raise TaskTimeout(
+                        f"task {wire.shown(self._raw)} has not ended within {timeout:g} s; it goes on"
+                    )
+
+    async def _take_in(self, news: News) -> list[TaskEvent]:
+        self._unread = False
+        events: list[TaskEvent] = []
+        if news.renewed and self._replay:
+            events += await self._read_kept()
+        return [*events, *self._story.iter_heard(message for _, message in news.messages)]
+
+    async def _read_kept(self) -> list[TaskEvent]:
+        events: list[TaskEvent] = []
+        while True:
+            try:
+                rows = await self._store.get_kept(self._raw, self._story.last, PAGE)
+            except StoreUnavailable:
+                self._unread = True
+                return events
+            events += self._story.iter_kept(rows)
+            if len(rows) < PAGE:
+                return events
+
+    async def _find_end(self, news: News) -> Result | None:
+        """The end, where there may be one. Raises TaskGone."""
+        if not (self._story.take_end_sign() or news.renewed):
+            return None
+        try:
+            return await self._read_end()
+        except StoreUnavailable:
+            self._unread = True
+            return None
+        except TaskGone:
+            if self._story.told_end is None:
+                raise
+            return self._story.told_end
+
+    async def _read_end(self) -> Result | None:
+        (row,) = await self._store.get_each([self._raw], FIELDS)
+        if row is None:
+            raise gone(self._raw)
+        return of_record(self._raw, row)
+
+    async def _wait_for_last(self, watch: Watch[asyncio.Event], result: Result, settle: float) -> list[TaskEvent]:
+        """The end, as it was published where that arrives within `settle` seconds, else as the record tells it."""
+        deadline, events = Deadline(settle), list[TaskEvent]()
+        while not self._story.has_told(result):
+            if deadline.is_over:
+                return [*events, self._story.tell_end(result)]
+            events += await self._take_in(await self._waiting.wait(watch, deadline))
+        return events
