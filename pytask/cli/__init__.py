@@ -16,10 +16,13 @@ USAGE, NO_REDIS, FAILED = 2, 3, 1
 # Where each command lives; loaded when it is used, so that `pytask worker` starts fast.
 COMMANDS = {
     "demo": "pytask.cli.demo",
+    "events": "pytask.cli.results",
     "redis": "pytask.cli.raw",
     "reload": "pytask.cli.control",
     "restart": "pytask.cli.control",
+    "result": "pytask.cli.results",
     "schema": "pytask.cli.schema",
+    "send": "pytask.cli.results",
     "show": "pytask.cli.inspect",
     "start": "pytask.cli.control",
     "stop": "pytask.cli.control",

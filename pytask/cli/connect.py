@@ -73,9 +73,10 @@ def connected(where: Where) -> Iterator[Connection]:
     found = settings_module.load(flags={"redis": where.url, "namespace": where.namespace}, file=where.config)
     target = resolve_target(_one_server(found.redis), found.redis_password)
     store = Store(target, found.namespace)
+    helpers = PyTaskHelpers(store, found.queues, max_data=found.max_data)
     try:
         _reach(store, target)
-        yield Connection(target, store, PyTaskHelpers(store, found.queues))
+        yield Connection(target, store, helpers)
     except InvalidInputError as error:
         raise click.UsageError(str(error)) from error
     except StoreRefused as error:
@@ -83,7 +84,7 @@ def connected(where: Where) -> Iterator[Connection]:
             raise
         raise PyTaskError(f"a key of the task is of another type: {error}") from error
     finally:
-        store.close()
+        helpers.close()
 
 
 def _one_server(address: object) -> object:
