@@ -206,6 +206,11 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
     }
 )
 
+
+def _limit(name: str, kind: str, default: str, help: str) -> Option:
+    return Option(name, kind, default, help, "limits")
+
+
 _ROWS = (
     Option("queue", "queue name", "`default`", "The queue it is pushed to. The field only tells.", "producer"),
     Option("due", "time", "", "Not started before.", "begin", False, "epoch s"),
@@ -221,12 +226,12 @@ _ROWS = (
     Option("failure_ttl", "duration", "the setting", "How long a failure is kept.", "cleanup", unit="s"),
     Option("cleanup", "boolean", "`true`", "`false` keeps the record, and stays off `end-task`.", "begin"),
     Option("rescheduling", "boolean", "`true`", "`false`: never started a second time by itself.", "begin"),
-    Option("unique", "true or a key", "`false`", "One waits or runs at a time, of its data or key.", "limits"),
-    Option("max_running", "integer above 0", "", "How many of this name run on all nodes.", "limits"),
-    Option("concurrency_key", "name of a data field", "", "How many run with one value of it:", "limits"),
-    Option("max_running_per_key", "integer above 0", "1", "so many.", "limits"),
-    Option("rate", "rate", "", "How many of this name start in a time on all nodes.", "limits"),
-    Option("rate_key", "name of a data field", "", "The rate goes for each value of it.", "limits"),
+    _limit("unique", "true or a key", "`false`", "One waits or runs at a time, of its data or of this key."),
+    _limit("max_running", "integer above 0", "", "How many of this name run on all nodes."),
+    _limit("concurrency_key", "name of a data field", "", "`max_running_per_key` run with one value of it."),
+    _limit("max_running_per_key", "integer above 0", "1", "How many run with one value of `concurrency_key`."),
+    _limit("rate", "rate", "", "How many of this name start in a time on all nodes."),
+    _limit("rate_key", "name of a data field", "", "The rate goes for each value of it."),
     Option("title", "text", "", "What people see in lists.", "nobody"),
 )
 

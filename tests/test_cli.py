@@ -23,6 +23,7 @@ from pytask.cli.raw import as_data, as_lines, as_raw
 from pytask.cli.screen import clock, event_parts, progress_of
 from pytask.cli.watching import Event, read_event
 from pytask.embedded import EmbeddedServer
+from pytask.options import OPTIONS
 
 Ran = subprocess.CompletedProcess
 NASTY = 'a\x1b[31mred\x07\x9b2J\r\n[bold]b[/bold]\u202e"{0}'
@@ -141,6 +142,22 @@ def test_start_takes_a_queue_and_keeps_a_record_where_it_is_told_to(server, cli)
     assert server.field(task_id, "cleanup") == "false"
 
 
+def test_start_takes_every_option_of_a_task(server, cli):
+    values = {
+        "due": "2027-01-01T00:00+01:00", "expires": "1999999999", "timeout": "5m", "retries": "3",
+        "retry_delay": "[1, 2]", "retry_on": "OSError,a.B", "no_retry_on": "KeyError", "result_ttl": "1h",
+        "failure_ttl": "0", "rescheduling": "false", "unique": "k", "max_running": "2", "concurrency_key": "host",
+        "max_running_per_key": "1", "rate": "10/s", "rate_key": "host", "title": "a title",
+    }  # fmt: skip
+    flags = [word for name, value in values.items() for word in ("--" + name.replace("_", "-"), value)]
+    cli("start", "echo", "--id", "o", *flags)
+    cli("start", "echo", "--id", "d", "--delay", "5m", "--expires-in", "1d")
+    assert set(values) | {"delay", "expires_in", "queue", "cleanup"} == set(OPTIONS)
+    assert (server.field("o", "due"), server.field("o", "timeout")) == ("1798758000.000000", "300")
+    assert (server.field("o", "retry_delay"), server.field("o", "rate")) == ("[1.0, 2.0]", "10/1s")
+    assert (server.field("d", "delay"), server.field("d", "expires_in")) == ("300", "86400")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -154,6 +171,12 @@ def test_start_takes_a_queue_and_keeps_a_record_where_it_is_told_to(server, cli)
         ["a name"],
         [],
         ["echo", "--no-such-option"],
+        ["echo", "--timeout", "-1"],
+        ["echo", "--retries", "x"],
+        ["echo", "--due", "2027-01-01"],
+        ["echo", "--due", "soon-ish"],
+        ["echo", "--rate", "10/0s"],
+        ["echo", "--delay", "1", "--due", "5"],
         ["echo", b"text=\xff"],
     ],
 )

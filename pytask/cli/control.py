@@ -15,6 +15,7 @@ from pytask.cli.connect import Connection, Where, connected, json_option, takes_
 from pytask.cli.escape import escaped, json_line
 from pytask.cli.inspect import complain, follow, interruptible
 from pytask.cli.screen import make_screen
+from pytask.cli.task_options import task_options
 from pytask.cli.watching import Ends, Feed
 from pytask.errors import TaskNotFoundError, TaskStateError
 from pytask.helpers import PyTaskHelpers
@@ -29,6 +30,7 @@ from pytask.task import NAME_RULE
 @click.option("--queue", default="default", metavar="NAME", help="The queue to put it into.")
 @click.option("--keep", is_flag=True, help="Keep the record after the end.")
 @click.option("--watch", "watched", is_flag=True, help="Follow its events until it has ended.")
+@task_options
 @takes_connection
 @json_option
 def start(
@@ -41,11 +43,13 @@ def start(
     watched: bool,
     where: Where,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Make a task called NAME, queue it, and print its id.
 
     Its data are KEY=VALUE pairs, over those of --data. A VALUE is JSON where it is JSON, else text: n=3 is a
-    number, n='"3"' and n=three are texts. An id whose task has begun is refused: see `pytask restart`.
+    number, n='"3"' and n=three are texts. An id whose task has begun is refused: see `pytask restart`. SECONDS may
+    be text such as 5m, a TIME epoch seconds or 2027-01-01T08:00+01:00.
 
     Exit status: 0, 1 where the id is taken or (with --watch) the task failed, 2 usage, 3 no Redis.
     """
@@ -59,8 +63,12 @@ def start(
         if task_id is not None:
             _refuse_taken(connection.helpers, task_id)
         feed = stack.enter_context(contextlib.closing(Feed(connection, [raw], complain))) if watched else None
-        connection.helpers.start_task(name, values, task_id=raw, cleanup=not keep, queue=queue)
-        click.echo(json_line({"id": new_id}) if as_json else escaped(new_id))
+        cleanup = False if keep else None
+        made = connection.helpers.start_task(name, values, task_id=raw, cleanup=cleanup, queue=queue, **options)
+        click.echo(json_line({"id": made}) if as_json else escaped(made))
+        if feed is not None and made != new_id:  # its unique key has an owner already
+            raw = wire.id_to_bytes(made)
+            feed = stack.enter_context(contextlib.closing(Feed(connection, [raw], complain)))
         if feed is not None:
             status = follow(feed, make_screen(as_json=as_json), Ends(connection, [raw]))
     sys.exit(status)
