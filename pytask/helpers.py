@@ -18,6 +18,7 @@ from pytask.collecting import Collecting
 from pytask.errors import InvalidInputError, TaskNotFoundError, TaskStateError
 from pytask.following import Following
 from pytask.handle import Id
+from pytask.mass_control import MassControl
 from pytask.names import check_queue_name
 from pytask.producing import Producing, as_field
 from pytask.queue_control import QueueControl
@@ -45,7 +46,7 @@ def run_loop(function: Callable[[], Any], interval: float) -> NoReturn:
         time.sleep(max(began + turn * interval - time.monotonic(), 0))
 
 
-class PyTaskHelpers(Producing, Calling, QueueControl, Collecting, Following):
+class PyTaskHelpers(Producing, Calling, QueueControl, MassControl, Collecting, Following):
     """The helpers of one app: `task_app.helpers`, and `self.helpers` in a task.
 
     `queues` are the names of the queues that lists cover unless told otherwise; `classes` are the task classes

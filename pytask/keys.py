@@ -41,7 +41,7 @@ KEY_TABLE = (
         "{<ns>task-<id>}:events",
         "stream",
         "task",
-        "emit, finish",
+        "emit, finish, purge",
         "seven days without a new event, or `failure_ttl` where that is longer",
         "what the task emitted and logged, and how its attempts failed; none where the id has a brace",
     ),

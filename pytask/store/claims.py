@@ -128,10 +128,20 @@ class Claims:
         k = self.keys
         return bool(self.client.call("note_stop", (k.claims, k.control), (task_id, fence)))
 
+    def note_stops(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        """The same for many (id, fence)."""
+        k = self.keys
+        self.client.call_many("note_stop", [((k.claims, k.control), row) for row in rows])
+
     def nudge(self, task_id: bytes) -> bool:
         """Bring a parked id back at once."""
         k = self.keys
         return bool(self.client.call("nudge", (k.key, k.claims, k.due, k.again), (task_id,)))
+
+    def nudge_each(self, ids: Sequence[bytes]) -> None:
+        """The same for many."""
+        k = self.keys
+        self.client.call_many("nudge", [((k.key, k.claims, k.due, k.again), (task_id,)) for task_id in ids])
 
     def recall(self, ids: Sequence[bytes]) -> list[int]:
         """Bring parked ids back, the first of them next: what `recall.lua` answers for each."""

@@ -20,7 +20,7 @@ class Purge:
 
     def __init__(self, client: Client, keys: Keys, queue: str) -> None:
         self.client = client
-        self.task = keys.task
+        self.all = keys
         self.keys = keys.queue(queue)
 
     def set_aside(self, *, scheduled: bool = False) -> int:
@@ -45,7 +45,9 @@ class Purge:
         claims, dues = self.client.pipeline([("HMGET", k.claims, *ids), ("ZMSCORE", k.due, *ids)])
         free = [(i, due) for i, claim, due in zip(ids, claims, dues, strict=True) if not _is_owned(claim)]
         flags = [b"" if due is None else b"1" for _, due in free]
-        answers = self.client.call_each("purge", [self.task(i) for i, _ in free], (), flags, 1) if free else []
+        tasks = [self.all.task(i) for i, _ in free]
+        streams = [self.all.events(i) or self.all.task(i) for i, _ in free]
+        answers = self.client.call_each("purge", tasks, (), flags, 1, beside=streams) if free else []
         verdicts = dict(zip((i for i, _ in free), answers, strict=True))
         lost = {i for i, claim in zip(ids, claims, strict=True) if claim and claim.startswith(b"-lost")}
         done = self._drop(ids, {i for i in lost if verdicts.get(i) == b"open"})

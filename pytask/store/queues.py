@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from pytask import states
@@ -151,6 +151,54 @@ class Queues:
         known = {node.removeprefix(b"-") for node in nodes}
         running = sum(self.client.pipeline([("HLEN", k.claims_of(node)) for node in known])) if known else 0
         return Figures(waiting, running, due, dead, purging, len(nodes), paused, as_dict(counts))
+
+    def iter_open(self, queue: str) -> Iterator[list[bytes]]:
+        """Ids that wait, are parked or are owned by nodes, batch by batch; one may come several times.
+
+        One that is parked while this looks comes nevertheless.
+        """
+        k = self.keys.queue(queue)
+        yield from self._iter_parked(k.due)
+        nodes = self.client.execute("HKEYS", k.nodes)
+        for key in (*map(k.inbox, nodes), k.key):
+            start = 0  # the end where producers push: what moves meanwhile may come twice, but is not passed over
+            while ids := self.client.execute("LRANGE", key, start, start + SCAN_COUNT - 1):
+                yield ids
+                start += len(ids)
+        for claims in self._iter_scan("HSCAN", k.claims):
+            yield [task_id for task_id, owner in claims if not owner.startswith(b"-")]
+        yield from self._iter_parked(k.due)
+
+    def _iter_parked(self, key: bytes) -> Iterator[list[bytes]]:
+        for rows in self._iter_scan("ZSCAN", key):
+            yield [task_id for task_id, _ in rows]
+
+    def _iter_scan(self, command: str, key: bytes) -> Iterator[list[tuple[bytes, Any]]]:
+        """The pairs of a hash or a sorted set, batch by batch."""
+        cursor: int | bytes = 0
+        while True:
+            cursor, reply = self.client.execute(command, key, cursor, "COUNT", SCAN_COUNT)
+            words = iter(reply)
+            yield list(reply.items()) if isinstance(reply, dict) else list(zip(words, words, strict=True))
+            if int(cursor) == 0:
+                return
+
+    def count_open(self, queue: str) -> int:
+        """How many ids wait, are parked or are owned, about."""
+        k = self.keys.queue(queue)
+        return sum(self.client.pipeline([("LLEN", k.key), ("ZCARD", k.due), ("HLEN", k.claims)]))
+
+    def forget_ended(self, queue: str, ids: Sequence[bytes]) -> None:
+        """These have not ended any more: they were restarted."""
+        self.client.execute("ZREM", self.keys.queue(queue).ended, *ids)
+
+    def count_ended(self, queue: str) -> int:
+        """How many ended ids the queue remembers."""
+        return int(self.client.execute("ZCARD", self.keys.queue(queue).ended))
+
+    def get_oldest_ended(self, queue: str, most: int, offset: int) -> list[bytes]:
+        """Ids that ended, the oldest first, without the first `offset`."""
+        return list(self.client.execute("ZRANGE", self.keys.queue(queue).ended, offset, offset + most - 1))
 
     def get_ended(self, queue: str, most: int, offset: int) -> list[tuple[bytes, float]]:
         """Ids that ended, and when, the newest first, without the first `offset`."""

@@ -140,6 +140,11 @@ class Records:
             answer[0] = b"ok"
         return answer
 
+    def restart_each(self, ids: Sequence[bytes], name: str, states: Sequence[str]) -> list[list[bytes]]:
+        """The same for many, of those with this name (empty: whatever they are called)."""
+        keys = [self.keys.task(task_id) for task_id in ids]
+        return self.client.call_each("restart", keys, (name, *states), (), 0)
+
     def stop(self, task_id: bytes) -> list[bytes]:
         """Ask for the end of a task, as `stop.lua` says."""
         answer, repeated = self._call_again("stop", task_id, ())
@@ -147,13 +152,18 @@ class Records:
             answer[0] = b"ok"
         return answer
 
+    def stop_each(self, ids: Sequence[bytes], name: str, states: Sequence[str]) -> list[list[bytes]]:
+        """The same for many, of those with this name and in one of these states (empty: any)."""
+        keys = [self.keys.task(task_id) for task_id in ids]
+        return self.client.call_each("stop", keys, (name, *states), (), 0)
+
     def _call_again(self, name: str, task_id: bytes, args: Sequence[Any]) -> tuple[list[bytes], bool]:
-        """The reply of a script, and whether it was sent again: it may then tell what the first one did."""
+        """The answer of a script, and whether it was sent again: it may then tell what the first one did."""
         keys = (self.keys.task(task_id),)
         try:
-            return list(self.client.call(name, keys, args, patience=0)), False
+            return list(self.client.call(name, keys, ("", *args), patience=0)[0]), False
         except StoreUnavailable:
-            return list(self.client.call(name, keys, args)), True
+            return list(self.client.call(name, keys, ("", *args))[0]), True
 
     def control(self, task_id: bytes, message: str | bytes) -> int:
         """Publish a message on the task's control channel; it may be lost. How many the server handed it to."""

@@ -1,5 +1,5 @@
 -- purge: remove the records of tasks that wait, and of no others.
--- KEYS  task, ...   (all in one slot on a cluster)
+-- KEYS  task, events, ...   (its stream behind each task; all in one slot on a cluster)
 -- ARGV  for each: '1' where the id waits for a time as well, and is to go on doing so
 -- Returns for each: 'purged' where it is gone (or there was none), 'open' where it has begun and not ended, 'left' for all
 -- else: ended, stopped, parked, no hash. A second run answers 'purged' again.
@@ -16,11 +16,14 @@ local function judge(h, parked)
 end
 
 local out = {}
-for i, key in ipairs(KEYS) do
-  local verdict = judge(redis.pcall('HMGET', key, 'state', 'fence', 'closed', 'local'), ARGV[i] == '1')
+for i = 1, #KEYS, 2 do
+  local key, n = KEYS[i], (i + 1) / 2
+  local h = redis.pcall('HMGET', key, 'state', 'fence', 'closed', 'local', 'kept')
+  local verdict = judge(h, ARGV[n] == '1')
   if verdict == 'purged' and redis.call('DEL', key) == 1 then
+    if h[5] then redis.call('DEL', KEYS[i + 1]) end
     redis.call('PUBLISH', key, '{"event":"purged","data":null}')
   end
-  out[i] = verdict
+  out[n] = verdict
 end
 return out

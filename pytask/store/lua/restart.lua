@@ -1,16 +1,26 @@
--- restart: let a task run again. The caller pushes the id afterwards.
--- KEYS  task
--- ARGV  the states in which it may be restarted; none: in every state (one that runs then runs again after its end)
--- Returns {'missing'}, {'refused' | 'ok', state before, key of the queue it ran from or '', queue field or ''}.
+-- restart: let tasks run again. The caller pushes the ids afterwards.
+-- KEYS  task, ...   (all in one slot on a cluster)
+-- ARGV  1 name: only tasks with it ('': whatever they are called), then the states in which they may be restarted; none: in
+--       every state (one that runs then runs again after its end)
+-- Returns for each: {'missing'}, {'refused' | 'ok', state before, key of the queue it ran from or '', queue field or ''}.
 -- Safe to repeat.
-local h = redis.pcall('HMGET', KEYS[1], 'state', 'at', 'queue', 'task')
-if h.err or (not h[1] and not h[4] and redis.call('EXISTS', KEYS[1]) == 0) then return {'missing'} end
-local state = h[1] or 'WAIT'
-local allowed = #ARGV == 0
-for _, name in ipairs(ARGV) do allowed = allowed or name == state end
-if not allowed then return {'refused', state, h[2] or '', h[3] or ''} end
-redis.call('HSET', KEYS[1], 'state', 'WAIT')
-redis.call('HDEL', KEYS[1], 'control', 'unknown', 'ended')
-if state ~= 'RUNNING' then redis.call('HDEL', KEYS[1], 'attempt', 'deliveries', 'suspect') end
-redis.call('PERSIST', KEYS[1])
-return {'ok', state, h[2] or '', h[3] or ''}
+local name, allowed = ARGV[1], {}
+for i = 2, #ARGV do allowed[ARGV[i]] = true end
+
+local function restart(key)
+  local h = redis.pcall('HMGET', key, 'state', 'at', 'queue', 'task')
+  if h.err or (not h[1] and not h[4] and redis.call('EXISTS', key) == 0) then return {'missing'} end
+  local state = h[1] or 'WAIT'
+  if (#ARGV > 1 and not allowed[state]) or (name ~= '' and h[4] ~= name) then
+    return {'refused', state, h[2] or '', h[3] or ''}
+  end
+  redis.call('HSET', key, 'state', 'WAIT')
+  redis.call('HDEL', key, 'control', 'unknown', 'ended')
+  if state ~= 'RUNNING' then redis.call('HDEL', key, 'attempt', 'deliveries', 'suspect') end
+  redis.call('PERSIST', key)
+  return {'ok', state, h[2] or '', h[3] or ''}
+end
+
+local out = {}
+for i, key in ipairs(KEYS) do out[i] = restart(key) end
+return out
