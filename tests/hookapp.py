@@ -100,6 +100,19 @@ def naughty(task, run):
         run()
 
 
+@app.add_task
+class Echo(Task):
+    """Returns what it was given."""
+
+    NAME = "echo"
+
+    def __init__(self, **data):
+        self.data = data
+
+    def start(self):
+        return self.data
+
+
 class Work(Task):
     def start(self):
         assert self.session in OPEN

@@ -14,6 +14,19 @@ from pytask import PyTask, Task
 app = PyTask()
 
 
+@app.add_task
+class Echo(Task):
+    """Returns what it was given."""
+
+    NAME = "echo"
+
+    def __init__(self, **data):
+        self.data = data
+
+    def start(self):
+        return self.data
+
+
 class Order(BaseModel):
     model_config = ConfigDict(extra="forbid")
     customer: str
