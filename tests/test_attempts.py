@@ -260,3 +260,18 @@ def test_options_of_many_tasks_reach_their_records_and_their_queues(server: Serv
     assert server.redis.lrange("new-task:other", 0, -1) == [b"b"]
     assert server.redis.lrange("new-task", 0, -1) == [b"d"]
     assert server.field("c", "queue") == "mail"
+
+
+def test_a_reload_goes_by_the_timeout_that_the_record_names_by_then(server, events, start_node):
+    start_node()
+    create(server, "R", "loop", timeout="1500ms")
+    create(server, "clock", "sleep", '{"seconds": 2.5}')
+    events.wait_for("R", "turn")
+    server.redis.hdel("task-R", "timeout")
+    server.redis.publish("task-R-control", "reload")
+    events.wait_for("R", "reloaded")
+    server.wait_for_state("clock", "SUCCESS")
+    assert server.state("R") == "RUNNING"
+    server.redis.hset("task-R", "timeout", "100ms")
+    server.redis.publish("task-R-control", "reload")
+    server.wait_for_state("R", "TIMEOUT")

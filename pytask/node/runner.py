@@ -180,8 +180,6 @@ class Runner:
             run.data = None  # a task that runs for days need not hold it twice
 
     def _set_timer(self, run: Run, seconds: float) -> None:
-        if run.timer is not None:  # of the object before a reload
-            run.timer.close()
         run.has_more = True
         run.timer = gevent.get_hub().loop.timer(seconds)
         run.timer.start(self.on_timeout, run)

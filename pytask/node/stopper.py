@@ -13,6 +13,7 @@ from collections.abc import Callable
 import gevent
 
 from pytask import states, wire
+from pytask.context import current
 from pytask.node import outcome as outcomes
 from pytask.node.outcome import ABANDON, DROP, RELOAD, failure
 from pytask.node.run import BEGIN, RELEASE, RUN, Run
@@ -101,6 +102,7 @@ class Stopper:
             asked.kill(block=False)
 
     def _call_stop(self, run: Run) -> None:
+        current.set(run.task._context)
         try:
             run.task.stop()
         except BaseException as error:  # noqa: BLE001 - the edge of user code
@@ -148,6 +150,9 @@ class Stopper:
     def _reload(self, run: Run) -> None:
         if run.mail is not None:
             run.mail.halt()
+        if run.timer is not None:
+            run.timer.close()
+            run.timer = None
         self.runner.tell_end(run, states.RUNNING)
         run.wish = None
         run.task = None
