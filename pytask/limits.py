@@ -82,7 +82,7 @@ class _Data:
     def raw(self) -> bytes:
         if self._raw is None:
             raise wire.WireError("is too large")
-        return self._raw or b"{}"
+        return self._raw
 
     def digest(self, name: str) -> str:
         """Of the value of one field; what lacks it is as what holds null."""

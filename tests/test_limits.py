@@ -130,6 +130,15 @@ def test_a_helper_takes_the_options_too(server, node, app):
     assert most_at_once(server) == 1
 
 
+def test_a_record_without_data_has_its_limits_too(server, node):
+    for task_id in ("a", "b"):
+        server.redis.hset(f"task-{task_id}", mapping={"task": "one", "unique": task_id})
+        server.redis.lpush("new-task", task_id)
+    wait_until_ended(server, ["a", "b"])
+    assert began(server) == ["a", "b"]
+    assert most_at_once(server) == 1
+
+
 # concurrency_key
 
 

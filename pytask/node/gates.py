@@ -148,8 +148,9 @@ class Gates(Service):
         if task_class is None or run.stop_wanted:
             return Visitor(run, NOTHING)
         try:
-            demand = read_demand(task_class.NAME, run.data, run.options or {}, self._options_of(task_class))
-            return Visitor(run, demand)
+            data = run.data if run.size else b"{}"
+            options = self._options_of(task_class)
+            return Visitor(run, read_demand(task_class.NAME, data, run.options or {}, options))
         except InvalidInputError:  # it ends as ERROR when it starts
             return Visitor(run, NOTHING)
 
