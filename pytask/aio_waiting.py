@@ -73,7 +73,7 @@ class AioWaiting:
                 try:
                     if failed:
                         await self._client.execute("PING")  # finds out where the servers are by now
-                    subscription = await self._client.subscribe("pytask:waiting")
+                    subscription = await self._client.subscribe()
                     delay, failed = FIRST_DELAY, True
                     await self._serve(subscription)
                 except StoreUnavailable:

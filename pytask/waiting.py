@@ -195,7 +195,7 @@ class Line:
         store = self.waiting.store
         if failed:
             store.ping()  # tells whether another server is the master now
-        return store.subscribe("pytask:waiting")
+        return store.subscribe()  # without a name: that would be one more right to have
 
     def _hang_up(self) -> None:
         subscription, self._subscription = self._subscription, None

@@ -20,9 +20,9 @@ import redis
 from chaos.servers import ServerProcess, find_ports
 from conftest import Server, wait_until
 
-from pytask import PyTask, keys
+from pytask import PyTask, PyTaskHelpers, keys
 from pytask.embedded import find_binary
-from pytask.errors import StoreRefused, TaskNotFoundError
+from pytask.errors import StoreRefused, TaskFailed, TaskGone, TaskNotFoundError, TaskTimeout
 from pytask.store.scripts import script, script_names
 
 ROOT = Path(__file__).parent.parent
@@ -129,6 +129,8 @@ def watch(client: redis.Redis) -> None:
     client.hget("task-P", "state")
     client.hmget("task-P", "state", "output")
     client.hgetall("task-P")
+    client.exists("task-P")
+    client.xrange("{task-P}:events")
     with client.pubsub() as pubsub:
         for subscribe, name in (
             (pubsub.psubscribe, "task-*"),
@@ -137,6 +139,8 @@ def watch(client: redis.Redis) -> None:
         ):
             subscribe(name)
             assert pubsub.get_message(timeout=5)["type"] == subscribe.__name__
+        pubsub.unsubscribe("task-P")
+        assert pubsub.get_message(timeout=5)["type"] == "unsubscribe"
 
 
 WORK: dict[str, Callable[[redis.Redis], None]] = {"pytask-producer": produce, "pytask-watcher": watch}
@@ -176,6 +180,18 @@ def test_a_producer_cannot_read_and_touches_nothing_else(users):
 # The helpers.
 
 
+def wait_and_follow(helpers: PyTaskHelpers) -> None:
+    """Wait for a result that does not come, and for one that is there; follow a task; send it something."""
+    for wait in (lambda: helpers.get_result("W", 0.1), lambda: list(helpers.follow_task("W", timeout=0.1))):
+        with pytest.raises(TaskTimeout):
+            wait()
+    with pytest.raises(TaskFailed):
+        helpers.get_result("ended", 5)
+    with pytest.raises(TaskGone):
+        helpers.get_result("absent", 5)
+    helpers.send_to_task("W", {})
+
+
 def every_helper(app: PyTask) -> None:
     """Call every helper, in every state that takes another way through its script."""
     helpers = app.helpers
@@ -183,6 +199,7 @@ def every_helper(app: PyTask) -> None:
     helpers.start_task("echo", task_id="W")
     helpers.start_tasks([("echo", {}, "X"), ("echo", {}, "Y")], queue="mail")
     assert helpers.start_task("echo", unique=True) == helpers.start_task("echo", unique=True)
+    wait_and_follow(helpers)
     helpers.reload_task("W")
     helpers.stop_task("W")
     helpers.stop_task("parked")

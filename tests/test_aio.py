@@ -368,8 +368,9 @@ def test_one_event_loop_after_another_and_a_context(server, app):
             end(server, handle)
             return await handle.get(LONG)
 
+    before = len(server.redis.client_list())
     assert [asyncio.run(use()) for _ in range(3)] == ["done"] * 3
-    wait_until(lambda: not [row for row in server.redis.client_list() if row["name"].startswith("pytask:aio")])
+    wait_until(lambda: len(server.redis.client_list()) == before, "all connections are closed")
 
 
 def test_a_namespace_is_obeyed(server, loop):

@@ -85,7 +85,8 @@ def wait_for_listener(server: Server, task_id: str) -> None:
 
 
 def connections(server: Server) -> list[dict[str, str]]:
-    return [row for row in server.redis.client_list() if row["name"] == "pytask:waiting"]
+    """The connections of waiters: what they sent last gives them away."""
+    return [row for row in server.redis.client_list() if row["cmd"] in ("subscribe", "unsubscribe", "ping")]
 
 
 # The handle.

@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from redis import asyncio as redis
@@ -92,14 +92,25 @@ class AioClient:
             delay = min(delay * 2, LAST_DELAY)
 
     async def _send(self, commands: Sequence[Command], *, durable: bool) -> list[Reply]:
-        """Each command's reply or error. Scripts that the server does not know go with their source."""
+        """Each command's reply or error. Scripts that a server does not know are loaded first."""
         replies = await self._send_once(commands, durable=durable)
         unknown = [n for n, reply in enumerate(replies) if isinstance(reply, exceptions.NoScriptError)]
         if unknown:
-            whole = [("EVAL", source_of(commands[n][1]), *commands[n][2:]) for n in unknown]
-            for n, reply in zip(unknown, await self._send_once(whole, durable=durable), strict=True):
+            problem = await self._load({source_of(commands[n][1]) for n in unknown})
+            left = [commands[n] for n in unknown]
+            again = [problem] * len(left) if problem else await self._send_once(left, durable=durable)
+            for n, reply in zip(unknown, again, strict=True):
                 replies[n] = reply
         return replies
+
+    async def _load(self, sources: Iterable[str]) -> exceptions.RedisError | None:
+        """Load scripts, on every master; returns what went wrong."""
+        try:
+            for source in sources:
+                await self._redis.script_load(source)
+        except exceptions.RedisError as error:
+            return error
+        return None
 
     async def _send_once(self, commands: Sequence[Command], *, durable: bool) -> list[Reply]:
         try:
@@ -122,21 +133,19 @@ class AioClient:
                 )
         return replies
 
-    async def subscribe(self, name: str) -> AioSubscription:
+    async def subscribe(self) -> AioSubscription:
         """A subscription to nothing so far, on any server of a cluster."""
         try:
-            return await AioSubscription.open(await self._make_connection(name))
+            return await AioSubscription.open(await self._make_connection())
         except exceptions.RedisError as error:
             raise translated(error) from error
 
-    async def _make_connection(self, name: str) -> Any:
+    async def _make_connection(self) -> Any:
         if isinstance(self._target, ClusterTarget):
             await self._redis.initialize()
             node = random.choice(self._redis.get_nodes())
-            return node.connection_class(**{**node.connection_kwargs, "client_name": name})
-        connection = self._redis.connection_pool.make_connection()
-        connection.client_name = name
-        return connection
+            return node.connection_class(**node.connection_kwargs)
+        return self._redis.connection_pool.make_connection()
 
     async def close(self) -> None:
         """Close every connection. Safe to repeat."""
@@ -147,7 +156,7 @@ class AioClient:
 
 
 def _make_client(target: Target) -> Any:
-    common: dict[str, Any] = {"socket_timeout": TIMEOUT, "protocol": 2, "client_name": "pytask:aio"}
+    common: dict[str, Any] = {"socket_timeout": TIMEOUT, "protocol": 2}
     if isinstance(target, ClusterTarget):
         return redis.RedisCluster(
             startup_nodes=[redis.cluster.ClusterNode(*seed) for seed in target.seeds],

@@ -133,10 +133,10 @@ class Store:
             raise translated(error) from error
         return Listener(target, channels=channels, patterns=patterns, name=name)
 
-    def subscribe(self, name: str = "") -> Subscription:
+    def subscribe(self) -> Subscription:
         """A subscription to nothing so far, on any server of a cluster. Raises StoreUnavailable, StoreRefused."""
         try:
-            return Subscription(self.client.servers.get_target(), name)
+            return Subscription(self.client.servers.get_target())
         except RedisError as error:
             raise translated(error) from error
 

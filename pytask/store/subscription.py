@@ -33,9 +33,9 @@ class Subscription:
     A forked child that goes on with it (the greenlets of a parent do) must not: every call raises there.
     """
 
-    def __init__(self, target: Target, name: str = "") -> None:
+    def __init__(self, target: Target) -> None:
         self._process = os.getpid()
-        pool = target.pool(timeout=PONG_WITHIN, size=1, name=name)
+        pool = target.pool(timeout=PONG_WITHIN, size=1)
         connection: Any = pool.make_connection()
         self._connection = connection
         self._reader = hiredis.Reader()
