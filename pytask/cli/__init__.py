@@ -15,12 +15,17 @@ USAGE, NO_REDIS, FAILED = 2, 3, 1
 
 # Where each command lives; loaded when it is used, so that `pytask worker` starts fast.
 COMMANDS = {
+    "dead": "pytask.cli.queues",
     "demo": "pytask.cli.demo",
     "events": "pytask.cli.results",
+    "pause": "pytask.cli.queues",
+    "purge": "pytask.cli.queues",
+    "queues": "pytask.cli.queues",
     "redis": "pytask.cli.raw",
     "reload": "pytask.cli.control",
     "restart": "pytask.cli.control",
     "result": "pytask.cli.results",
+    "resume": "pytask.cli.queues",
     "schema": "pytask.cli.schema",
     "send": "pytask.cli.results",
     "show": "pytask.cli.inspect",

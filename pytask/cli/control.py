@@ -12,13 +12,16 @@ import click
 
 from pytask import states, wire
 from pytask.cli.connect import Connection, Where, connected, json_option, takes_connection
+from pytask.cli.counting import CountingBar
 from pytask.cli.escape import escaped, json_line
 from pytask.cli.inspect import complain, follow, interruptible
+from pytask.cli.queues import helping
 from pytask.cli.screen import make_screen
 from pytask.cli.task_options import task_options
 from pytask.cli.watching import Ends, Feed
 from pytask.errors import TaskNotFoundError, TaskStateError
 from pytask.helpers import PyTaskHelpers
+from pytask.mass_control import OPEN
 from pytask.task import NAME_RULE
 
 
@@ -106,21 +109,59 @@ def _refuse_taken(helpers: PyTaskHelpers, task_id: str) -> None:
 ids_argument = click.argument("ids", metavar="ID...", nargs=-1, required=True)
 
 
+some_ids_argument = click.argument("ids", metavar="[ID]...", nargs=-1)
+of_queue = click.option("-q", "--queue", metavar="NAME", help="With many: those of this queue.")
+of_name = click.option("--name", metavar="TASK", help="With many: those with this name.")
+
+
 @click.command(short_help="Stop tasks, whether they run or wait.")
-@ids_argument
+@some_ids_argument
+@click.option("--all", "everything", is_flag=True, help="All that wait, are due, or run.")
+@of_queue
+@of_name
+@click.option(
+    "--state",
+    "wanted",
+    multiple=True,
+    metavar="STATE",
+    type=click.Choice(sorted(OPEN), case_sensitive=False),
+    help="With --all: those in this state; may be repeated.",
+)
 @takes_connection
 @json_option
-def stop(ids: Sequence[str], where: Where, as_json: bool) -> None:
-    """Ask the tasks ID to stop. Does not wait until they have.
+def stop(
+    ids: Sequence[str],
+    everything: bool,
+    queue: str | None,
+    name: str | None,
+    wanted: Sequence[str],
+    where: Where,
+    as_json: bool,
+) -> None:
+    """Ask the tasks ID, or all, to stop. Does not wait until they have.
 
     Exit status: 0 (also for one that has ended), 1 where there is no such task, 2 usage, 3 no Redis.
     """
+    _check_choice(ids, everything, "--all", queue, name, *wanted)
+    if everything:
+        with helping(where) as helpers, CountingBar("stop", quiet=as_json) as bar:
+            count = helpers.stop_tasks(queue=queue, name=name, state=wanted or None, progress=bar)
+        click.echo(json_line({"asked": count}) if as_json else f"{count} tasks are asked to stop")
+        return
 
     def stop_one(connection: Connection, task_id: str) -> str:
         return "asked" if connection.helpers.stop_task(task_id) else "ended"
 
     words = {"asked": "is asked to stop", "ended": "has ended, or is stopped already"}
     _each(ids, where, as_json, stop_one, words)
+
+
+def _check_choice(ids: Sequence[str], many: bool, flag: str, *narrowed: str | None) -> None:
+    """Ids, or many with what narrows the choice; not both, and not neither."""
+    if bool(ids) == many:
+        raise click.UsageError(f"name ids, or say {flag}")
+    if ids and any(narrowed):
+        raise click.UsageError(f"-q, --name and --state narrow the choice of {flag}, not that of ids")
 
 
 @click.command(short_help="Let running tasks read their records anew.")
@@ -151,7 +192,10 @@ def _check_running(helpers: PyTaskHelpers, task_id: str) -> None:
 
 
 @click.command(short_help="Let tasks run again.")
-@ids_argument
+@some_ids_argument
+@click.option("--failed", is_flag=True, help="All that failed; with --if-state all that ended so.")
+@of_queue
+@of_name
 @click.option(
     "--if-state",
     "allowed",
@@ -162,12 +206,27 @@ def _check_running(helpers: PyTaskHelpers, task_id: str) -> None:
 )
 @takes_connection
 @json_option
-def restart(ids: Sequence[str], allowed: Sequence[str], where: Where, as_json: bool) -> None:
-    """Let the tasks ID run again; one that runs now does so after its end.
+def restart(
+    ids: Sequence[str],
+    failed: bool,
+    queue: str | None,
+    name: str | None,
+    allowed: Sequence[str],
+    where: Where,
+    as_json: bool,
+) -> None:
+    """Let the tasks ID run again; one that runs now does so after its end. With --failed all that failed, as far
+    as the queues remember them (the setting keep_ended) and their records are still there.
 
     Exit status: 0, 1 where there is no such task or it is in another state than --if-state says, 2 usage,
     3 no Redis.
     """
+    _check_choice(ids, failed, "--failed", queue, name)
+    if failed:
+        with helping(where) as helpers, CountingBar("restart", quiet=as_json) as bar:
+            count = helpers.restart_all(queue=queue, name=name, states=allowed or None, progress=bar)
+        click.echo(json_line({"restarted": count}) if as_json else f"{count} tasks are queued again")
+        return
 
     def restart_one(connection: Connection, task_id: str) -> str:
         if not allowed:
