@@ -32,7 +32,7 @@ def attack(server: Server, events: Events, start_node: StartNode) -> Iterator[At
     yield from guarded(server, events, start_node)
 
 
-@row("a control message that is neither `stop` nor `reload`: binary, 20 MB, JSON, empty, `STOP`")
+@row("a control message that is neither `stop` nor `reload` nor a JSON object: binary, 20 MB, JSON, empty, `STOP`")
 def test_a_control_message_that_is_garbage_is_told_and_ignored(attack):
     attack.start()
     attack.create("L", "loop")

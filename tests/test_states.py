@@ -61,7 +61,7 @@ def test_begin_knows_the_ended_states():
 
 
 def test_stop_knows_the_states_that_can_be_stopped():
-    (table,) = re.findall(r"local OPEN = \{(.*?)\}", script("stop").source)
+    (table,) = re.findall(r"local OPEN\b.*?= \{(.*?)\}", script("stop").source)
     assert set(re.findall(r"(\w+) = 1", table)) == ALL - states.ENDED - {states.STOPPED}
 
 
