@@ -233,6 +233,7 @@ def changed_by(name: str) -> set[str]:
     """The patterns of the keys that a script changes."""
     source, named = script(name).source, legend(name)
     changed = set()
+    source = source.replace("KEYS[i + 1]", "KEYS[2]")  # each key's second one, in a loop
     for command, first, second in re.findall(r"redis\.p?call\('(\w+)', ([\w\[\]]+)(?:, (KEYS\[\d\]))?", source):
         if command not in WRITES:
             continue
