@@ -168,10 +168,11 @@ class RecordWatch:
     # What producers do.
 
     def _restart(self, machine: Machine, keys: Words, args: Words, evaluate: Evaluate) -> Any:
-        reply = evaluate()
-        if reply[0] == b"ok":
-            self._is_restarted(keys[0][5:], reset=reply[1] != b"RUNNING", told=False)
-        return reply
+        replies = evaluate()
+        for key, reply in zip(keys, replies, strict=True):
+            if reply[0] == b"ok":
+                self._is_restarted(key[5:], reset=reply[1] != b"RUNNING", told=False)
+        return replies
 
     def _is_restarted(self, task_id: bytes, *, reset: bool, told: bool) -> None:
         story = self.story(task_id)
@@ -185,11 +186,12 @@ class RecordWatch:
             story.counted = False
 
     def _stop(self, machine: Machine, keys: Words, args: Words, evaluate: Evaluate) -> Any:
-        reply = evaluate()
-        if reply[0] == b"ok":
-            self._is_told_to_stop(keys[0][5:])
-            self.story(keys[0][5:]).remembered |= self.ledger.claims_of(keys[0][5:])
-        return reply
+        replies = evaluate()
+        for key, reply in zip(keys, replies, strict=True):
+            if reply[0] == b"ok":
+                self._is_told_to_stop(key[5:])
+                self.story(key[5:]).remembered |= self.ledger.claims_of(key[5:])
+        return replies
 
     def _nudge(self, machine: Machine, keys: Words, args: Words, evaluate: Evaluate) -> Any:
         """Sent again after its reply was lost it may bring a later parking back early, which does no harm."""
