@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
 from conftest import wait_until
 from moves import A, Broom, Queue
 
-from pytask.errors import ConfigurationError, InvalidInputError, StoreRefused
+from pytask.errors import ConfigurationError, InvalidInputError, StoreRefused, TaskGone
 from pytask.store.purge import BATCH, MOVE_MOST
 from pytask.store.store import Store
 
@@ -156,6 +157,24 @@ def test_a_purge_removes_what_waits_and_lets_go_on_what_runs(server, helpers, st
     server.create("after", "noop")
     server.wait_for_state("after", "SUCCESS")
     assert not server.redis.exists("{new-task}:purged")
+
+
+def test_who_waits_for_a_task_that_is_purged_learns_that_it_is_gone(helpers):
+    handle = helpers.start_task("noop")
+    threading.Timer(0.3, helpers.purge_queue).start()
+    with pytest.raises(TaskGone):
+        handle.get(timeout=20)
+
+
+def test_a_purge_removes_kept_events_with_the_record(server, helpers, start_node):
+    node = start_node()
+    helpers.start_task("boom", task_id="T", retries=3, retry_delay=3600)
+    server.wait_for_state("T", "RETRY")
+    wait_until(lambda: server.redis.zcard("{new-task}:due") == 1)
+    assert server.redis.exists("{task-T}:events")
+    assert helpers.purge_queue(scheduled=True) == 1
+    assert server.redis.exists("{task-T}:events", "task-T", "{new-task}:due") == 0
+    assert node.process.poll() is None
 
 
 def test_a_purge_removes_in_batches_and_tells_how_far_it_is(server, helpers):

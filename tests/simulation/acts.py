@@ -129,6 +129,14 @@ class Acts:
         with contextlib.suppress(TaskNotFoundError):
             helper(task_id)
 
+    def pause_queue(self, queue: int, seconds: float) -> None:
+        """Nothing of the queue starts for so long."""
+        self._produce(self._pause_queue, b"{%s}:paused" % KEYS[queue], seconds)
+
+    def _pause_queue(self, key: bytes, seconds: float) -> None:
+        self._send("SET", key, "1")
+        self.world.at_most(seconds, lambda: self._produce(self._send, "DEL", key))
+
     # Nodes.
 
     def _pick(self, number: int) -> NodeMachine | None:

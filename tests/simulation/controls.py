@@ -45,6 +45,7 @@ REMOVED = "a task was removed before its end"
 GOES_ON = "a cut-off node goes on"
 LOST_EARLY = "a task is LOST too early"
 POISON = "a task that kills its nodes runs again"
+PAUSED = "a paused queue is served"
 STARTS_TWICE = "a task that may start only once starts twice"
 
 
@@ -177,6 +178,11 @@ CONTROLS: dict[str, Control] = {
         (NO_REST, NOT_ANNOUNCED, LOST),
         {"claim": but((r"if seen\[id\] or", "if"))},
         emphasis={"often": {"push_often": 20}, "fault_rate": 0.1},
+    ),
+    "a pause at claim": Control(
+        (PAUSED,),
+        {"claim": but((r"if redis\.call\('EXISTS', KEYS\[9\]\) == 1", "if false"))},
+        emphasis={"often": {"pauses": 1}},
     ),
     "again": Control(
         (LOST, RESTART_LOST),

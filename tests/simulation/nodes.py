@@ -37,7 +37,11 @@ class NodeWatch:
         self.joined.setdefault(node, self.world.hub.now)
 
     def _claim(self, machine: Machine, keys: Words, args: Words, evaluate: Evaluate) -> Any:
-        reply, slot = evaluate(), slot_of(keys[0])
+        slot = slot_of(keys[0])
+        paused = self.server.execute(slot, "EXISTS", [keys[8]])
+        reply = evaluate()
+        if paused and len(reply) > 1:
+            self.fail("a paused queue is served", reply[1].decode())
         for i in range(1, len(reply), 5):
             if int(reply[i + 1]) <= self.fences[slot]:
                 self.fail("a fence does not grow", f"{reply[i].decode()}: {reply[i + 1]!r}")

@@ -85,6 +85,8 @@ def _draw_acts(scenario: Scenario, rng: Random, often: Mapping[str, float]) -> N
         scenario.acts.append(_far(rng))
     if scenario.failover:
         scenario.acts += [_failover(rng) for _ in range(rng.randint(1, 3))]
+    if rng.random() < often.get("pauses", 0.15):
+        scenario.acts += [_pause(rng) for _ in range(rng.randint(1, 3))]
     scenario.acts.sort()
 
 
@@ -126,6 +128,10 @@ def _far(rng: Random) -> Act:
 
 def _failover(rng: Random) -> Act:
     return Act(rng.uniform(1, SPAN), "failover", (rng.choice((0, 0, 1, 2)), rng.uniform(0.2, 2.0)))
+
+
+def _pause(rng: Random) -> Act:
+    return Act(rng.uniform(0.2, SPAN), "pause_queue", (_queue(rng), rng.uniform(0.1, 6.0)))
 
 
 def _queue(rng: Random) -> int:
