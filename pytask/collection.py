@@ -13,7 +13,7 @@ from pytask import wire
 from pytask.errors import PyTaskError, TaskGone, TaskTimeout
 from pytask.interest import News
 from pytask.keys import Keys
-from pytask.result import Result, of_event, of_record
+from pytask.result import Result, of_event, of_record, tells_of_end
 
 BATCH = 500  # records a round trip
 AGAIN = 1.0  # seconds until a record that could not be read is read again
@@ -46,6 +46,7 @@ class Collection:
                 told = of_event(task_id, message)
                 if told is not None:
                     self._told[task_id] = told
+                if told is not None or tells_of_end(message):
                     self._doubtful[task_id] = None
 
     def take_doubtful(self) -> list[bytes]:

@@ -16,7 +16,7 @@ FIELDS = ("state", "task", "output", "ended", "last_update")
 """What of a record `of_record` wants, in this order."""
 
 _NAME = re.compile(rb'\s*\{\s*"event"\s*:\s*"([a-z]{1,20})"')
-_CLOSING = frozenset(state.lower().encode() for state in CLOSED)
+_CLOSING = frozenset(state.lower().encode() for state in CLOSED) | {b"purged"}
 
 
 class Result(NamedTuple):
@@ -35,7 +35,7 @@ class Result(NamedTuple):
 
 
 def tells_of_end(message: bytes) -> bool:
-    """Is this the event of an end? It may be that of an earlier run: the record decides."""
+    """Is this the event of an end, or of a purge? It may be that of an earlier run: the record decides."""
     match = _NAME.match(message)
     if match:
         return match[1] in _CLOSING
