@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator
 
 from pytask import wire
 from pytask.aio_waiting import AioWaiting
-from pytask.collection import gone
+from pytask.collection import SETTLE, gone
 from pytask.errors import StoreUnavailable, TaskGone, TaskTimeout
-from pytask.following import AGAIN, PAGE, SETTLE, is_any
+from pytask.following import AGAIN, PAGE, is_any
 from pytask.interest import News, Watch
 from pytask.result import FIELDS, Result, of_record
 from pytask.store.aio_store import AioStore
@@ -28,13 +28,14 @@ class AioFollower:
         self._deadline = deadline
         self._story = Story(wire.id_to_str(raw))
         self._unread = False  # could the record, or what is kept, not be read?
+        self._gone: Deadline | None = None  # the record has gone: until when its event may arrive
 
     async def run(self) -> AsyncGenerator[TaskEvent, None]:
         """The events. Closing it leaves nothing behind."""
         settle = SETTLE if await self._read_end() is None else 0.0
         async with self._waiting.watch([self._store.keys.task(self._raw)], is_any) as watch:
             while True:
-                news = await self._waiting.wait(watch, self._deadline, AGAIN if self._unread else LOOK_EVERY)
+                news = await self._waiting.wait(watch, self._deadline, self._most())
                 for event in await self._take_in(news):
                     yield event
                 result = await self._find_end(news)
@@ -47,6 +48,12 @@ class AioFollower:
                     raise TaskTimeout(
                         f"task {wire.shown(self._raw)} has not ended within {timeout:g} s; it goes on"
                     )
+
+    def _most(self) -> float:
+        """Seconds to wait for news."""
+        if self._gone is not None:
+            return SETTLE
+        return AGAIN if self._unread else LOOK_EVERY
 
     async def _take_in(self, news: News) -> list[TaskEvent]:
         self._unread = False
@@ -69,7 +76,7 @@ class AioFollower:
 
     async def _find_end(self, news: News) -> Result | None:
         """The end, where there may be one. Raises TaskGone."""
-        if not (self._story.take_end_sign() or news.renewed):
+        if not (self._story.take_end_sign() or news.renewed or self._gone):
             return None
         try:
             return await self._read_end()
@@ -77,9 +84,10 @@ class AioFollower:
             self._unread = True
             return None
         except TaskGone:
-            if self._story.told_end is None:
+            self._gone = self._gone or Deadline(SETTLE)
+            if self._story.told_end is None and self._gone.is_over:
                 raise
-            return self._story.told_end
+            return self._story.told_end  # or None: the event of the end may be on its way
 
     async def _read_end(self) -> Result | None:
         (row,) = await self._store.get_each([self._raw], FIELDS)

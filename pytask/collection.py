@@ -6,6 +6,7 @@ the subscription stands anew.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
@@ -17,6 +18,7 @@ from pytask.result import Result, of_event, of_record, tells_of_end
 
 BATCH = 500  # records a round trip
 AGAIN = 1.0  # seconds until a record that could not be read is read again
+SETTLE = 0.2  # seconds in which the event of an end may still arrive, where the record went with it
 End = Result | TaskGone
 
 
@@ -30,6 +32,8 @@ class Collection:
         self._doubtful = dict.fromkeys(self.open)  # to be read
         self._told: dict[bytes, Result] = {}  # by an event
         self._unread = False  # could a record not be read?
+        self._listens = False  # does the subscription stand?
+        self._missing: dict[bytes, float] = {}  # whose records have gone: since which monotonic second
 
     @property
     def channels(self) -> list[bytes]:
@@ -38,8 +42,11 @@ class Collection:
 
     def note(self, news: News) -> None:
         """Take in what the subscription told."""
+        self._listens = True
         if news.renewed:
             self._doubtful.update(self.open)
+        elif self._missing:
+            self._doubtful.update(dict.fromkeys(self._missing))
         for channel, message in news.messages:
             task_id = self._by_channel[channel]
             if task_id in self.open:
@@ -63,6 +70,8 @@ class Collection:
 
     def seconds_to_wait(self, most: float) -> float:
         """How long to wait for news, at most."""
+        if self._missing:
+            return SETTLE
         return AGAIN if self._unread else most
 
     def judge(
@@ -73,12 +82,19 @@ class Collection:
         found = []
         for task_id, row in zip(ids, rows, strict=True):
             told = self._told.pop(task_id, None)
-            # without a record, the event of the end has what it held
-            end = told or gone(task_id) if row is None else of_record(task_id, row)
+            end = self._without_record(task_id, told) if row is None else of_record(task_id, row)
             if end is not None:
+                self._missing.pop(task_id, None)
                 del self.open[task_id]
                 found.append((task_id, end))
         return found
+
+    def _without_record(self, task_id: bytes, told: Result | None) -> End | None:
+        """The event of the end has what the record held; it may be on its way still, where somebody listens."""
+        since = self._missing.setdefault(task_id, time.monotonic())
+        if told is not None:
+            return told
+        return None if self._listens and time.monotonic() - since < SETTLE else gone(task_id)
 
     def too_late(self, timeout: float | None) -> TaskTimeout:
         """The error that says that they have not ended in time."""

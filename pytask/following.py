@@ -11,7 +11,7 @@ from threading import Event
 from typing import Any
 
 from pytask import states, wire
-from pytask.collection import gone
+from pytask.collection import SETTLE, gone
 from pytask.errors import InvalidInputError, StoreUnavailable, TaskGone, TaskTimeout
 from pytask.handle import Id
 from pytask.interest import News, Watch
@@ -22,7 +22,6 @@ from pytask.waiting import LOOK_EVERY, Deadline, Waiting, place_lent
 
 PAGE = 500  # kept events a round trip
 AGAIN = 1.0  # seconds until a server that did not answer is asked again
-SETTLE = 0.2  # seconds in which the event of an end that was read may still arrive
 
 
 class Following:
@@ -94,6 +93,7 @@ class _Follower:
         self._deadline = deadline
         self._story = Story(wire.id_to_str(raw))
         self._unread = False  # could the record, or what is kept, not be read?
+        self._gone: Deadline | None = None  # the record has gone: until when its event may arrive
 
     def run(self) -> Iterator[TaskEvent]:
         """The events. Closing it leaves nothing behind."""
@@ -114,7 +114,13 @@ class _Follower:
 
     def _wait(self, watch: Watch[Event]) -> News:
         with place_lent():
-            return self._waiting.wait(watch, self._deadline, AGAIN if self._unread else LOOK_EVERY)
+            return self._waiting.wait(watch, self._deadline, self._most())
+
+    def _most(self) -> float:
+        """Seconds to wait for news."""
+        if self._gone is not None:
+            return SETTLE
+        return AGAIN if self._unread else LOOK_EVERY
 
     def _iter_news(self, news: News) -> Iterator[TaskEvent]:
         self._unread = False
@@ -136,7 +142,7 @@ class _Follower:
 
     def _find_end(self, news: News) -> Result | None:
         """The end, where there may be one. Raises TaskGone."""
-        if not (self._story.take_end_sign() or news.renewed):
+        if not (self._story.take_end_sign() or news.renewed or self._gone):
             return None
         try:
             return self._read_end()
@@ -144,9 +150,10 @@ class _Follower:
             self._unread = True
             return None
         except TaskGone:
-            if self._story.told_end is None:
+            self._gone = self._gone or Deadline(SETTLE)
+            if self._story.told_end is None and self._gone.is_over:
                 raise
-            return self._story.told_end
+            return self._story.told_end  # or None: the event of the end may be on its way
 
     def _read_end(self) -> Result | None:
         (row,) = self._records.get_each([self._raw], FIELDS)

@@ -671,7 +671,7 @@ from gevent import monkey; monkey.patch_all()
 import gevent
 gets = [gevent.spawn(handle.get, 30) for _ in range(50)] + [gevent.spawn(task_app.helpers.get_result, "late", 30)]
 ticks = []
-gevent.spawn(lambda: [(gevent.sleep(0.05), ticks.append(1)) for _ in range(400)])
+gevent.spawn(lambda: [(gevent.sleep(0), ticks.append(1)) for _ in range(40)])
 assert [get.get() for get in gets] == [5] * 51
 assert ticks, "the hub was blocked"
 print("late")
@@ -691,7 +691,8 @@ def output_of(process: subprocess.Popen[str]) -> str:
 
 def test_a_thousand_greenlets_wait_and_those_that_are_killed_leave_nothing_behind(server):
     process = run_script(GREENLETS, server)
-    wait_until(lambda: server.redis.exists("task-ready"), "they wait")
+    wait_until(lambda: server.redis.exists("task-ready"), "some were killed")
+    wait_until(lambda: len(server.redis.pubsub_channels("task-*")) == 1000, "the others wait")
     ids = [raw.decode() for raw in reversed(server.redis.lrange("new-task", 0, -1))]
     assert len(connections(server)) == 1
     for number, task_id in enumerate(ids[:1000]):

@@ -54,9 +54,9 @@ class AioStore:
         """The reply of a script, and whether it was sent again: it may then tell what the first one did."""
         keys = (self.keys.task(task_id),)
         try:
-            return list(await self.client.call(name, keys, args, 0)), False
+            return list((await self.client.call(name, keys, ("", *args), 0))[0]), False
         except StoreUnavailable:
-            return list(await self.client.call(name, keys, args)), True
+            return list((await self.client.call(name, keys, ("", *args)))[0]), True
 
     async def note_stop(self, queue: str, task_id: bytes, fence: bytes) -> None:
         """Note a stop where the beat of the owner finds it."""
