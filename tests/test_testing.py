@@ -206,7 +206,7 @@ def test_limits_are_real(server, node, here):
 
 def test_a_task_that_waits_for_others_gets_what_they_return(node):
     task_id = waits_for_others.start([1, 2])
-    node.run_until_idle()
+    assert node.run_until_idle() == 3
     assert task_id.get(1) == [2, 3]
 
 

@@ -11,7 +11,7 @@ from pytask.app import PyTask
 from pytask.errors import PyTaskError
 from pytask.testing.inline import InlineNode
 
-MOST_TURNS = 1000  # starts of one task, by retries and reschedules
+MOST_TURNS = 100  # starts of one task, by retries and reschedules
 FAILED = states.ENDED - {states.SUCCESS, states.SKIPPED}
 
 

@@ -45,6 +45,7 @@ class InlineNode:
         self.errors: dict[str, BaseException] = {}
         self._hooks = Hooks()
         self._node: Node | None = None
+        self._starts = 0  # so far
         self._depth = 0  # calls of run_until_idle, each inside of a task of the one before
 
     def __enter__(self) -> Self:
@@ -81,12 +82,12 @@ class InlineNode:
     def _run(self, timeout: float, enough: Callable[[int], bool]) -> int:
         node = self._start()
         deadline = time.monotonic() + timeout
+        before = self._starts
         self._enter(node)
         try:
-            count = 0
-            while not enough(count) and (started := self._take(node, deadline)):
-                count += started
-            return count
+            while not enough(self._starts - before) and self._take(node, deadline):
+                pass
+            return self._starts - before
         finally:
             self._leave(node)
 
@@ -115,6 +116,7 @@ class InlineNode:
             node.state.want(True)
         self._hooks.around = [self._note, *self.app.hooks.around]
         self._node.state.classes = self.app.known_tasks
+        self._node.runner._kinds.clear()  # of classes that may have been replaced
         return self._node
 
     def _note(self, task: Task, run: Callable[[], None]) -> None:
@@ -140,18 +142,19 @@ class InlineNode:
             for queue in node.state.queue_names:
                 node.store.membership(queue).leave(node.state.id, b"")
 
-    def _take(self, node: Node, deadline: float) -> int:
-        """Take one id off each queue and see it through; returns how many there were."""
-        return sum(self._take_from(node, queue, deadline) for queue in node.state.queues.values())
+    def _take(self, node: Node, deadline: float) -> bool:
+        """Take an id off the first queue that has one and see it through; False where none has."""
+        return any(self._take_from(node, queue, deadline) for queue in node.state.queues.values())
 
-    def _take_from(self, node: Node, queue: QueueKeys, deadline: float) -> int:
+    def _take_from(self, node: Node, queue: QueueKeys, deadline: float) -> bool:
         claims = node.store.claims(queue.name)
         claims.promote()
         found = claims.claim(node.state.id, 1) or []  # None: the queue is paused
         runs = node.starter.register(queue, node.state.id, found)
         node.starter.begin_or_return(queue, node.state.id, runs)
+        self._starts += len(found)
         self._wait(node, runs, deadline)
-        return len(found)
+        return bool(found)
 
     def _wait(self, node: Node, runs: list[Run], deadline: float) -> None:
         """Wait until these runs are told of and their claims given up."""
