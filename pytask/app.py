@@ -224,6 +224,7 @@ class PyTask:
                 self._helpers = PyTaskHelpers(
                     store, self.settings.queues, self.tasks, max_data=self.settings.max_data
                 )
+                self._helpers.run_here = self.run_now
             return self._helpers
 
     @property

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from pytask.errors import InvalidInputError
+from pytask.errors import InvalidInputError, PyTaskError
 from pytask.names import shown
+
+if TYPE_CHECKING:
+    from pytask.task import Task
 
 CALL = "pytask/call"
 EXPIRES_IN = 1800.0  # seconds
@@ -15,6 +19,13 @@ class Calling:
     """The helpers for `pytask/call`. The node lets in what its setting `callable_prefixes` names."""
 
     start_task: Any  # of Producing
+    run_here: Callable[..., Any] | None = None  # what `run_now` of the app does
+
+    def run_now(self, task: str | type[Task], data: Mapping[str, Any] | None = None, /, **task_data: Any) -> Any:
+        """Run a task in this process, now, without a queue: see `PyTask.run_now`. For the helpers of an app."""
+        if self.run_here is None:
+            raise PyTaskError("these helpers belong to no app: they know no task that they could run")
+        return self.run_here(task, data, **task_data)
 
     def call(self, path: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call a function on a node by its path, such as `myapp.tasks.process`; returns the id of the task.

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from pytask import PyTask, Task
+from pytask import PyTask, PyTaskHelpers, Task
 from pytask.context import current
 from pytask.eager import run_now
-from pytask.errors import InvalidInputError, UnknownTaskError
+from pytask.errors import InvalidInputError, PyTaskError, UnknownTaskError
 from pytask.wire import WireError
 
 app = PyTask("redis://localhost:1")  # nobody listens there
@@ -67,6 +67,12 @@ def test_events_are_handed_over():
         ("made", {"attempt": 1, "deliveries": 0, "fence": 1}),
         ("progress", {"done": 1, "total": 2, "note": "half"}),
     ]
+
+
+def test_the_helpers_run_it_too():
+    assert app.helpers.run_now("echo", a=1) == app.helpers.run_now(Echo, {"a": 1}) == {"a": 1}
+    with pytest.raises(PyTaskError, match="belong to no app"):
+        PyTaskHelpers(app.helpers.store).run_now(Echo)
 
 
 def test_wrong_input_is_refused():

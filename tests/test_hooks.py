@@ -9,6 +9,7 @@ import sys
 import threading
 from types import SimpleNamespace
 
+import gevent
 import pytest
 from conftest import ON_ONE_SERVER, wait_until
 
@@ -16,6 +17,7 @@ from pytask import PyTask, Task
 from pytask.errors import ConfigurationError
 from pytask.hooks import Hooks
 from pytask.keys import Keys
+from pytask.node.node import Node
 from pytask.node.outcome import PUT_BACK
 from pytask.node.run import RUN, Registry, Run
 from pytask.node.runner import Runner
@@ -86,6 +88,19 @@ def test_hooks_that_raise_are_logged_and_harm_nothing(server, node):
 
 
 @ON_ONE_SERVER
+def test_each_attempt_has_its_end(server, node):
+    server.create("one", "fails", retries="1", retry_delay="0.05")
+    server.wait_for_state("one", "EXCEPTION")
+    lines = [line for line in told(server, "one") if line.startswith(("start", "end"))]
+    assert lines == [
+        "start fails one 1", "end fails one RETRY 1", "start fails one 2", "end fails one EXCEPTION 2",
+    ]  # fmt: skip
+    server.create("two", "loop", timeout="0.2")
+    server.wait_for_state("two", "TIMEOUT")
+    assert told(server, "two")[-2:] == ["outer-out two", "end loop two TIMEOUT 1"]
+
+
+@ON_ONE_SERVER
 def test_stop_and_reload_and_the_end_of_a_node_are_ends(server, events, node):
     server.create("one", "loop")
     events.wait_for("one", "turn")
@@ -137,6 +152,14 @@ def test_a_node_tells_of_its_start_and_its_end(server, node):
     node.terminate()
     assert told(server, "node-stop") == [f"node-stop {node.node_id}"]
     assert "ValueError: in a node's hook" in node.text()
+
+
+def test_a_hook_of_a_node_that_hangs_does_not_hold_it_up(caplog):
+    told = []
+    node = SimpleNamespace(state=SimpleNamespace(info="info"))
+    Node._call_hooks(node, [lambda _info: gevent.sleep(60), told.append], 0.05)
+    assert told == ["info"]
+    assert "a hook of the node took over 0.05 s: it is ended" in caplog.text
 
 
 # What a hook is.

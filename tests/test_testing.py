@@ -346,6 +346,16 @@ def test_a_worker_that_does_not_start_says_why(here):
 
 
 @ON_ONE_SERVER
+def test_a_module_that_starts_a_worker_of_itself_does_not_go_on_for_ever(here, tmp_path):
+    (tmp_path / "selfish.py").write_text(
+        "from pytask import PyTask\nfrom pytask.testing import Worker\n"
+        "app = PyTask()\nWorker('selfish:app', on=app).start()\n"
+    )
+    with pytest.raises(PyTaskError, match="a worker starts no other one"):
+        Worker("selfish:app", on=here, path=str(tmp_path)).start()
+
+
+@ON_ONE_SERVER
 def test_a_worker_that_is_killed_leaves_its_tasks_to_others(server, here):
     with Worker("nodeapp:app", on=here, path=str(HERE)) as worker:
         here.helpers.start_task("sleep", seconds=600, task_id="x")

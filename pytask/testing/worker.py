@@ -54,6 +54,12 @@ class Worker:
 
     def start(self) -> Self:
         """Start it and wait until it takes tasks. Raises PyTaskError with its output where it does not."""
+        if (
+            CHILD_FD in os.environ
+        ):  # a module that starts a worker of itself when it is imported would go on for ever
+            raise PyTaskError(
+                "a worker starts no other one: the module of its app must not do so when it is imported"
+            )
         reader, writer = os.pipe()
         try:
             environ = {**os.environ, CHILD_FD: str(writer)}
