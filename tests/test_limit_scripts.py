@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from conftest import wait_until
 from moves import A, Queue
@@ -138,6 +140,24 @@ def test_a_start_that_was_granted_in_line_is_kept_until_it_is_spent(limits):
     assert leave(limits, fast).wait is None  # only one at a time: none before that one is spent
     assert ask(limits, fast, "b", spend=True, fence=90).answers == [-1]
     assert wait_until(lambda: leave(limits, fast).granted) == [member("c")]
+
+
+def test_a_start_that_is_kept_counts_from_the_moment_in_which_it_is_spent(limits):
+    slow = Limit("rate-slow", 2, 0.4)
+    assert ask(limits, slow, "a", "b").answers == [-1, -1]  # held
+    assert ask(limits, slow, "c").answers == [0]
+    until = time.monotonic() + 0.5
+    wait_until(lambda: time.monotonic() > until)
+    assert leave(limits, slow).granted == []  # nothing is saved up beside what is held
+    standing = ask(limits, slow, "a", "b", spend=True)
+    assert standing.answers == [-1, -1]
+    assert standing.granted == []
+    assert standing.wait == pytest.approx(0.2, abs=0.05)
+
+
+def test_a_start_that_was_kept_and_not_used_is_the_next_ones(limits):
+    assert ask(limits, RATE, "a", "b", "c", "d").answers == [-1, -1, 0, 1]
+    assert leave(limits, RATE, "b").granted == [member("c")]
 
 
 def test_a_rate_that_rested_gives_out_no_more_than_its_starts(limits):

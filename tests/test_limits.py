@@ -304,14 +304,42 @@ def test_those_whose_queue_is_paused_let_others_go_before_them(server, start_nod
     start_node("-q", "default", "-q", "mail", app=APP)
     create(server, "one", "a")
     wait_until_begun(server, "a")
-    create(server, "one", *names(30), queue="new-task:mail")
-    wait_until_waiting(server, *names(30))
+    create(server, "one", *names(300), queue="new-task:mail")
+    wait_until_waiting(server, *names(300))
     create(server, "one", "z", seconds=0.01)
     wait_until_waiting(server, "z")
     app.helpers.pause_queue("mail")
     go(server)
     server.wait_for_state("z", "SUCCESS")
     assert began(server) == ["a", "z"]
+
+
+def test_one_that_was_let_in_just_before_its_queue_was_paused_keeps_others_waiting_for_a_moment(
+    server, start_node, app
+):
+    start_node("-q", "default", "-q", "mail", app=APP)
+    create(server, "one", "a")
+    wait_until_begun(server, "a")
+    create(server, "one", "b", queue="new-task:mail")
+    wait_until_waiting(server, "b")
+    app.helpers.pause_queue("mail")
+    go(server)
+    server.wait_for_state("a", "SUCCESS")
+    create(server, "one", "c", seconds=0.01)
+    server.wait_for_state("c", "SUCCESS")
+    assert server.state("b") == "SCHEDULED"
+
+
+def test_hundreds_of_lines_go_on_beside_each_other(server, node):
+    ids = []
+    for customer in range(300):
+        ids += [f"c{customer}-{number}" for number in range(3)]
+        create(server, "per-customer", *ids[-3:], seconds=0.02, customer=customer)
+    wait_until_ended(server, ids)
+    for customer in range(300):
+        mine = ids[3 * customer : 3 * customer + 3]
+        assert in_order_of_start(server, mine) == mine
+    assert_nothing_left(server)
 
 
 # Rates.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from gevent import GreenletExit
@@ -97,6 +97,7 @@ class Gates(Service):
         self.lines = lines
         self.limits = lines.store.limits
         self.begin: Begins = lambda _queue, _node, _runs, _wish="": None
+        self.is_overtaking: Callable[[Run], bool] = lambda _run: False
         self._arrived: list[Run] = []
         self._wake = Event()
         self._of_classes: dict[type, dict[str, Any]] = {}
@@ -111,9 +112,25 @@ class Gates(Service):
         while True:
             self._wake.wait()
             self._wake.clear()
-            while self._arrived:
-                batch, self._arrived = self._arrived[:MOST], self._arrived[MOST:]
+            while batch := self._take_batch():
                 self._serve(batch)
+
+    def wake(self) -> None:
+        """A batch of claims was begun: those that were claimed after it may ask now."""
+        if self._arrived:
+            self._wake.set()
+
+    def _take_batch(self) -> list[Run]:
+        """Those that are next: nobody asks before all that were claimed from its queue before it have arrived."""
+        ready: list[Run] = []
+        later: list[Run] = []
+        for run in self._arrived:
+            if len(ready) == MOST or self.is_overtaking(run):
+                later.append(run)
+            else:
+                ready.append(run)
+        self._arrived = later
+        return ready
 
     def _serve(self, batch: Iterable[Run]) -> None:
         """Ask and begin; where the server refuses to, or fails, their ids go back to the head of the queue."""
@@ -201,7 +218,7 @@ class Gates(Service):
             for limit in visitor.granted[:-1]:
                 if limit.seconds:
                     groups[limit].append(visitor.row)
-        turnovers = [Turnover(limit, leaves=rows) for limit, rows in groups.items()]
+        turnovers = [Turnover(limit, asks=rows, spend=True) for limit, rows in groups.items()]
         for each, standing in zip(turnovers, self.limits.turn_over(turnovers), strict=True):
             if isinstance(standing, StoreError):
                 complain(each.limit.label, standing)  # lines find that they run

@@ -9,7 +9,9 @@ keeps its place, however long it runs and whatever became of its node: it is beg
 
 from __future__ import annotations
 
+import heapq
 import logging
+import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -22,7 +24,7 @@ from pytask.errors import StoreError, StoreUnavailable
 from pytask.limits import Demand, Limit, parse_demand
 from pytask.node.service import Service
 from pytask.node.state import NodeState
-from pytask.store.limits import Glance, Member, Pass, Standing, Turnover, split_member
+from pytask.store.limits import Glance, Member, Pass, Standing, Turnover, member_of, split_member
 from pytask.uniqueness import is_over
 
 log = logging.getLogger("pytask.node")
@@ -34,9 +36,9 @@ RECALL_DELAYS = (0.01, 2.0)  # the first and the last between two recalls of an 
 FORGOTTEN = 15.0  # a place is freed of whom was let in and is in no structure of its queue
 NEGLECTED = 60.0  # and of whom is in its queue and is not begun: nobody serves it
 MOST_LINES = 10_000  # that a node watches; the others are asked about when their tasks ask again
-MOST_PUMPS, MOST_LOOKS = 200, 20  # limits at a time
+MOST_PUMPS, MOST_LOOKS = 200, 20  # limits at a time; so many of the latter a second, unless there is a reason
 MEMBERS = 200  # of those that were let in, a look
-HEADS = 50  # of those in line, a look
+HEADS = 100  # of those in line, a look
 
 PARKED = frozenset(state.encode() for state in states.PARKED)
 RUNNING = states.RUNNING.encode()
@@ -56,12 +58,13 @@ class Leaving(NamedTuple):
 class Line:
     """A limit for which somebody waits."""
 
-    __slots__ = ("called", "limit", "look_at", "pump_at", "rank", "seen", "unserved")
+    __slots__ = ("called", "limit", "look_at", "look_soon", "pump_at", "rank", "seen", "unserved")
 
     def __init__(self, limit: Limit, now: float) -> None:
         self.limit = limit
         self.look_at = now + FIRST_LOOK
-        self.pump_at: float | None = None
+        self.look_soon: float | None = None  # there is a reason to look before that
+        self.pump_at: float | None = None  # a rate has its next start then
         self.called = 0.0  # when this node called last
         self.unserved: set[Member] = set()  # let in, but nobody serves their queues
         self.rank = 0  # of the first member for the next look
@@ -88,6 +91,8 @@ class Lines(Service):
         self.store = state.store.with_patience(0)
         self._lines: dict[str, Line] = {}
         self._recalls: list[Recall] = []
+        self._scan_at = math.inf  # when something is due at a line, and the time of the next look without a reason
+        self._looks_at = 0.0
         self._wake = Event()
 
     # For others: they block for a round trip or two.
@@ -121,9 +126,10 @@ class Lines(Service):
     # What is known.
 
     def _watch(self, limit: Limit, standing: Standing) -> None:
+        """Watch a line as long as anybody stands there, or was let in and may not know it."""
         line = self._lines.get(limit.label)
-        if standing.length == 0:
-            if line is not None and line.limit == limit:
+        if standing.length == 0 and not standing.granted:
+            if line is not None and line.limit == limit and not line.seen:
                 del self._lines[limit.label]
             return
         now = time.monotonic()
@@ -131,51 +137,79 @@ class Lines(Service):
             if len(self._lines) >= MOST_LINES:
                 return
             line = self._lines[limit.label] = Line(limit, now)
+            self._scan_by(line.look_at)
         line.limit = limit
         line.called = now
-        line.pump_at = None if standing.wait is None else now + max(standing.wait, LEAST)
-        self._wake.set()
+        line.pump_at = None
+        if standing.wait is not None:
+            line.pump_at = now + max(standing.wait, LEAST)
+            self._scan_by(line.pump_at)
+
+    def _scan_by(self, moment: float) -> None:
+        """Something is due then."""
+        if moment < self._scan_at:
+            self._scan_at = moment
+            self._wake.set()
 
     def run(self) -> None:
         """Recall, let in, and look, for ever."""
+        self._scan_at = 0.0
         while True:
-            self._wake.wait(timeout=self._pause())
+            moment = min([self._scan_at, *(recall.at for recall in self._recalls)])
+            self._wake.wait(timeout=None if moment == math.inf else max(moment - time.monotonic(), 0.005))
             self._wake.clear()
             now = time.monotonic()
             due = [recall for recall in self._recalls if recall.at <= now]
             if due:
                 self._recalls = [recall for recall in self._recalls if recall.at > now]
                 self._recall(due)
-            self._pump(now)
-            self._look(now)
+            if self._scan_at <= now:
+                self._scan(now)
 
-    def _pause(self) -> float | None:
-        times = [recall.at for recall in self._recalls]
-        for line in self._lines.values():
-            times.append(line.look_at)
-            if line.pump_at is not None:
-                times.append(line.pump_at)
-        return max(min(times) - time.monotonic(), 0.005) if times else None
+    def _scan(self, now: float) -> None:
+        """Do what is due at the lines. They may be thousands: they are gone through 20 times a second at most."""
+        lines = list(self._lines.values())
+        self._scan_at = math.inf
+        try:
+            self._pump([line for line in lines if line.pump_at is not None and line.pump_at <= now])
+            self._look([line for line in lines if line.look_soon is not None and line.look_soon <= now], now)
+            if self._looks_at <= now:
+                late = [line for line in lines if line.look_at <= now]
+                part = heapq.nsmallest(MOST_LOOKS, late, key=lambda line: line.look_at)
+                self._looks_at = now + len(part) / MOST_LOOKS
+                self._look(part, now)
+        finally:
+            for line in self._lines.values():
+                self._scan_at = min(self._scan_at, max(line.look_at, self._looks_at))
+                for moment in (line.pump_at, line.look_soon):
+                    if moment is not None:
+                        self._scan_at = min(self._scan_at, moment)
+            self._scan_at = max(self._scan_at, now + LEAST)
 
     # Bringing back.
 
     def _recall(self, recalls: Sequence[Recall]) -> None:
         """Bring ids back; again in a moment where they are claimed now: their nodes are about to park them."""
-        groups: dict[bytes, list[Recall]] = defaultdict(list)
+        verdicts = self._ask_back([recall.member for recall in recalls])
         for recall in recalls:
-            groups[split_member(recall.member)[0]].append(recall)
-        for queue, group in groups.items():
+            self._follow(recall, verdicts.get(recall.member, ON_ITS_WAY))
+
+    def _ask_back(self, members: Sequence[Member]) -> dict[Member, int]:
+        """What `recall` answers for each of them; nothing for those whose server does not answer."""
+        groups: dict[bytes, list[bytes]] = defaultdict(list)
+        for member in members:
+            queue, task_id = split_member(member)
+            groups[queue].append(task_id)
+        found: dict[Member, int] = {}
+        for queue, ids in groups.items():
             name = self.state.store.keys.queue_of_key(queue)
-            if name is None:
-                continue
             try:
-                ids = [split_member(recall.member)[1] for recall in group]
-                verdicts = self.store.claims(name).recall(ids)
+                verdicts = [NOWHERE] * len(ids) if name is None else self.store.claims(name).recall(ids)
             except StoreError as error:
-                complain(group[0].limit.label, error)
-                verdicts = [ON_ITS_WAY] * len(group)
-            for recall, verdict in zip(group, verdicts, strict=True):
-                self._follow(recall, verdict)
+                log.error("queue %s: %s", wire.shown(queue), wire.shown(str(error), 200))
+                continue
+            found.update({member_of(queue, i): verdict for i, verdict in zip(ids, verdicts, strict=True)})
+        return found
 
     def _follow(self, recall: Recall, verdict: int) -> None:
         if verdict == ON_ITS_WAY and recall.delay <= RECALL_DELAYS[1]:
@@ -186,19 +220,16 @@ class Lines(Service):
             return
         if verdict == UNSERVED:  # somebody in another queue may be next; it asks again when its queue is served
             line.unserved.add(recall.member)
-            line.look_at = 0.0
-        else:  # it was stopped meanwhile, or its record is gone
-            line.look_at = min(line.look_at, line.called + LEAST)
-        self._wake.set()
+        # else it was stopped meanwhile, or its record is gone
+        line.look_soon = line.called + LEAST
+        self._scan_by(line.look_soon)
 
     # Letting in.
 
-    def _pump(self, now: float) -> None:
-        due = [line for line in self._lines.values() if line.pump_at is not None and line.pump_at <= now]
-        due = due[:MOST_PUMPS]
-        for line in due:
+    def _pump(self, due: list[Line]) -> None:
+        for line in due[:MOST_PUMPS]:
             line.pump_at = None
-        self._turn_over([Turnover(line.limit) for line in due])
+        self._turn_over([Turnover(line.limit) for line in due[:MOST_PUMPS]])
 
     def _turn_over(self, turnovers: list[Turnover]) -> None:
         if not turnovers:
@@ -211,12 +242,10 @@ class Lines(Service):
 
     # Looking.
 
-    def _look(self, now: float) -> None:
-        due = sorted((line for line in self._lines.values() if line.look_at <= now), key=lambda line: line.look_at)
-        for line in due[:MOST_LOOKS]:
-            line.look_at = now + LOOK
+    def _look(self, lines: Sequence[Line], now: float) -> None:
         turnovers = []
-        for line in due[:MOST_LOOKS]:
+        for line in lines:
+            line.look_at, line.look_soon = now + LOOK, None
             try:
                 turnovers.append(Turnover(line.limit, leaves=self._who_is_gone(line)))
             except StoreError as error:
@@ -224,40 +253,54 @@ class Lines(Service):
         self._turn_over(turnovers)
 
     def _who_is_gone(self, line: Line) -> list[Pass]:
-        """Those that have a place and no right to it, and those in line that will never ask again."""
+        """Those that have a place and no right to it, and those in line that will not come when called."""
         held, heads = self.store.limits.get_members(line.limit, line.rank, MEMBERS, HEADS)
         line.rank = line.rank + MEMBERS if len(held) == MEMBERS else 0
         glances = self.store.limits.glance([split_member(member)[1] for member, _ in (*held, *heads)])
-        now = time.monotonic()
-        gone = [row for row, glance in zip(held, glances, strict=False) if self._is_gone(line, row, glance, now)]
-        dead = [row for row, glance in zip(heads, glances[len(held) :], strict=True) if is_over(glance)]
+        paused = {split_member(member)[0] for member in line.unserved}
+        dead = [
+            row
+            for row, glance in zip(heads, glances[len(held) :], strict=True)
+            if is_over(glance) or split_member(row[0])[0] in paused
+        ]
         if dead:
-            line.look_at = now + LEAST  # there may be more of them behind
-        if len(held) < MEMBERS and line.rank == 0:
-            known = {member for member, _ in held}
-            line.seen = {member: seen for member, seen in line.seen.items() if member in known}
-        return gone + dead
+            line.look_soon = time.monotonic() + LEAST  # there may be more of them behind
+        gone = []
+        unbegun = []
+        for row, glance in zip(held, glances[: len(held)], strict=True):
+            if glance is None or is_over(glance):
+                gone.append(row)
+            elif self._is_right(line.limit, row[0], glance):
+                line.seen.pop(row[0], None)
+            else:
+                unbegun.append(row)
+        return gone + dead + self._see_to(line, unbegun)
 
-    def _is_gone(self, line: Line, row: Pass, glance: Glance | None, now: float) -> bool:
-        member, fence = row
-        if is_over(glance):
-            return True
-        assert glance is not None
-        unserved = member in line.unserved
-        line.unserved.discard(member)
-        if self._is_right(line.limit, member, glance):
+    def _see_to(self, line: Line, unbegun: Sequence[Pass]) -> list[Pass]:
+        """Call those back that were let in and have not begun; returns those that lose their places."""
+        now = time.monotonic()
+        line.seen = {member: row for member, row in line.seen.items() if now - row[1] < 2 * NEGLECTED}
+        since = {}
+        for member, fence in unbegun:
+            before = line.seen.get(member)
+            if before is None or before[0] != fence:
+                before = line.seen[member] = (fence, now)
+            since[member] = now - before[1]
+        # the calls may have been lost with the node that made them
+        verdicts = self._ask_back([member for member in since if since[member] >= FIRST_LOOK])
+        gone = [
+            row for row in unbegun if self._loses(row[0], since[row[0]], line, verdicts.get(row[0], ON_ITS_WAY))
+        ]
+        for member, _ in gone:
             line.seen.pop(member, None)
-            return False
-        if unserved:
+        line.unserved.clear()
+        return gone
+
+    def _loses(self, member: Member, seconds: float, line: Line, verdict: int) -> bool:
+        """Does one that was let in so long ago, and has not begun, lose its place?"""
+        if member in line.unserved or seconds >= NEGLECTED:
             return True
-        before = line.seen.get(member)
-        if before is None or before[0] != fence:
-            line.seen[member] = (fence, now)
-            return False
-        since = now - before[1]
-        if since < NEGLECTED and since >= FIRST_LOOK:
-            return self._call_again(member) in (NOWHERE, UNSERVED) and since >= FORGOTTEN
-        return since >= NEGLECTED
+        return verdict in (NOWHERE, UNSERVED) and seconds >= FORGOTTEN
 
     def _is_right(self, limit: Limit, member: Member, glance: Glance) -> bool:
         """Does it run, or wait in the line of another limit?"""
@@ -265,12 +308,6 @@ class Lines(Service):
             return limit.seconds == 0 and glance.at == split_member(member)[0]
         named = parse_demand(wire.to_str(glance.limits)).limits
         return glance.state in PARKED and limit.label in [each.label for each in named[:-1]]
-
-    def _call_again(self, member: Member) -> int:
-        """It was let in some seconds ago and has not begun: the recall may have been lost with its node."""
-        queue, task_id = split_member(member)
-        name = self.state.store.keys.queue_of_key(queue)
-        return NOWHERE if name is None else self.store.claims(name).recall([task_id])[0]
 
 
 def complain(label: str, error: StoreError) -> None:

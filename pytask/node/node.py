@@ -117,6 +117,8 @@ class Node:
         self.probation.begin = self.starter.begin_or_return
         self.closing.on_leave = self.lines.leave
         self.starter.on_gate = self.gates.take
+        self.starter.on_begun = self.gates.wake
+        self.gates.is_overtaking = self.starter.is_overtaking
         self.gates.begin = self.starter.begin_or_return
         self.reconcile.heartbeat = self.heartbeat
         self.heartbeat.listening = self.control.standing.is_set

@@ -68,6 +68,8 @@ class Starter:
         self._classes_told, self._told = -1, ""
         self._strange: set[str] = set()  # fields that were told of
         self.on_gate: Callable[[Run], None] = lambda _run: None
+        self._under_way: dict[object, tuple[QueueKeys, int]] = {}  # batches: queue, and fence of the first claim
+        self.on_begun: Callable[[], None] = lambda: None
 
     def accept(self, queue: QueueKeys, node: bytes, claims: Sequence[Claim]) -> None:
         """Register claims of this node and begin them. Blocks until the records have answered."""
@@ -122,9 +124,21 @@ class Starter:
         others. By then its record is RUNNING, and says the same again.
         """
         most = self.state.settings.max_data
-        large = self._begin(queue, node, runs, wish, min(most, MOST_BYTES // len(runs)))
-        for part in iter_batches([(run, run.size) for run in large], int):
-            self._begin(queue, node, [run for run, _ in part], wish, most)
+        batch = object()
+        if not wish:
+            self._under_way[batch] = (queue, int(runs[0].fence))
+        try:
+            large = self._begin(queue, node, runs, wish, min(most, MOST_BYTES // len(runs)))
+            for part in iter_batches([(run, run.size) for run in large], int):
+                self._begin(queue, node, [run for run, _ in part], wish, most)
+        finally:
+            if not wish:
+                del self._under_way[batch]
+                self.on_begun()
+
+    def is_overtaking(self, run: Run) -> bool:
+        """Are others being begun that were claimed from its queue before it?"""
+        return any(queue is run.queue and fence < int(run.fence) for queue, fence in self._under_way.values())
 
     def _begin(self, queue: QueueKeys, node: bytes, runs: Sequence[Run], wish: str, most: int) -> list[Run]:
         """Begin runs with at most so many bytes of data each; returns those that have more of it."""

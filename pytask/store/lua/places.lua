@@ -12,10 +12,21 @@ local most, period, leaving = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARG
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1e6 + tonumber(time[2])
 
+-- of a rate: the time until which the starts that were given out would last, one by one. What is held is not spent yet:
+-- so much less is saved up meanwhile, and it counts from the moment in which it is spent
+local interval = period / most
+local spent = now
+if period > 0 then
+  spent = math.max(tonumber(redis.call('GET', KEYS[3]) or '0'), now + redis.call('ZCARD', KEYS[1]) * interval)
+end
+
 for i = 4, 3 + 2 * leaving, 2 do
   for _, key in ipairs({KEYS[1], KEYS[2]}) do
     local fence = redis.call('ZSCORE', key, ARGV[i])
-    if fence and tonumber(fence) <= tonumber(ARGV[i + 1]) then redis.call('ZREM', key, ARGV[i]) end
+    if fence and tonumber(fence) <= tonumber(ARGV[i + 1]) then
+      redis.call('ZREM', key, ARGV[i])
+      if key == KEYS[1] and period > 0 then spent = math.max(spent - interval, now) end -- not used
+    end
   end
 end
 
@@ -34,15 +45,8 @@ for i = 4 + 2 * leaving, #ARGV, 3 do
   end
 end
 
--- how many may be let in now: of a rate also no more than its starts allow, counted as the time until which those
--- that were given out would have lasted one by one
-local interval = period / most
 local free = most - redis.call('ZCARD', KEYS[1])
-local spent = now
-if period > 0 then
-  spent = math.max(tonumber(redis.call('GET', KEYS[3]) or '0'), now)
-  free = math.min(free, math.floor((period - (spent - now)) / interval + 1e-6))
-end
+if period > 0 then free = math.floor((period - (spent - now)) / interval + 1e-6) end
 
 local granted = {}
 if free > 0 then
@@ -53,11 +57,11 @@ if free > 0 then
     if not spends[member] then redis.call('ZADD', KEYS[1], rows[i + 1], member) end
     if spends[member] == nil then granted[#granted + 1] = member else inside[member] = true end
   end
-  if period > 0 and #rows > 0 then
-    spent = spent + interval * #rows / 2
-    redis.call('SET', KEYS[3], string.format('%.3f', spent), 'PX', math.ceil((spent - now) / 1000) + 1000)
-  end
+  spent = spent + interval * #rows / 2
   free = free - #rows / 2
+end
+if period > 0 and spent > now then
+  redis.call('SET', KEYS[3], string.format('%.3f', spent), 'PX', math.ceil((spent - now) / 1000) + 1000)
 end
 
 local length, wait = redis.call('ZCARD', KEYS[2]), -1
