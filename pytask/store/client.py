@@ -191,7 +191,7 @@ class Client:
     def iter_keys(self, pattern: bytes, count: int) -> Iterator[list[bytes]]:
         """Keys of all masters, in batches of about `count`; one may come twice. Raises StoreError."""
         for target in self._get_masters():
-            one = Client(target.servers(size=1, name="pytask:scan"), self.patience)
+            one = Client(target.servers(size=1), self.patience)
             try:
                 cursor: Any = 0
                 while True:
