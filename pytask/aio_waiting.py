@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytask.errors import StoreRefused, StoreUnavailable
 from pytask.interest import Interest, News, Watch
-from pytask.waiting import FIRST_DELAY, LAST_DELAY, LINGER, LOOK_EVERY, Deadline
+from pytask.waiting import CLOSE_SECONDS, FIRST_DELAY, LAST_DELAY, LINGER, LOOK_EVERY, Deadline
 
 if TYPE_CHECKING:
     from pytask.store.aio_client import AioClient
@@ -59,9 +59,9 @@ class AioWaiting:
     async def close(self) -> None:
         """Close the connection; who waits gets StoreUnavailable. Safe to repeat, and it can be used again."""
         task = self._task
-        if task is not None:
+        while task is not None and not task.done():
             task.cancel()
-            await asyncio.wait((task,))
+            await asyncio.wait((task,), timeout=CLOSE_SECONDS)
 
     # The task.
 

@@ -7,6 +7,7 @@ not be repeated.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import random
 import time
@@ -24,7 +25,7 @@ from redis.connection import AbstractConnection, SSLConnection, UnixDomainSocket
 from pytask.errors import ConfigurationError
 from pytask.store.aio_subscription import AioSubscription
 from pytask.store.client import FIRST_DELAY, FLEETING, LAST_DELAY, passes, translated
-from pytask.store.cluster import ClusterTarget
+from pytask.store.cluster import CHANGED, ClusterTarget
 from pytask.store.scripts import script, source_of
 from pytask.store.sentinel import ASK_TIMEOUT, SentinelTarget
 from pytask.store.servers import WAIT_MS, Command, Reply
@@ -51,6 +52,7 @@ class AioClient:
         self._target = target
         self._redis = _make_client(target)
         self._places = asyncio.Semaphore(SIZE)
+        self._learning = asyncio.Lock()
 
     async def execute(self, *command: Any) -> Any:
         """The reply to one command."""
@@ -113,6 +115,7 @@ class AioClient:
         return None
 
     async def _send_once(self, commands: Sequence[Command], *, durable: bool) -> list[Reply]:
+        cancels = _count_cancels()
         try:
             async with self._places:
                 pipeline = self._redis.pipeline(transaction=False) if self.one else self._redis.pipeline()
@@ -122,16 +125,24 @@ class AioClient:
                     pipeline.execute_command("WAIT", 1, WAIT_MS)
                 replies: list[Reply] = await pipeline.execute(raise_on_error=False)
         except exceptions.RedisError as error:
-            return [error] * len(commands)
+            replies = [error] * len(commands)
         except (TimeoutError, OSError) as error:
-            return [exceptions.ConnectionError(str(error))] * len(commands)
-        if durable:
-            heard = replies.pop()
-            if not (isinstance(heard, int) and heard >= 1):
-                return [exceptions.ResponseError("NOREPLICAS durable: no replica has confirmed the write")] * len(
-                    replies
-                )
+            replies = [exceptions.ConnectionError(str(error))] * len(commands)
+        else:
+            replies = _heard(replies) if durable else replies
+        if _count_cancels() > cancels:  # redis-py's wait_for, of Python 3.11, loses one that comes with the reply
+            raise asyncio.CancelledError
+        if not self.one and any(isinstance(reply, CHANGED) for reply in replies):
+            await self._learn_slots()
         return replies
+
+    async def _learn_slots(self) -> None:
+        """Ask the cluster anew who holds what, which redis-py's pipelines do only where they try again."""
+        if self._learning.locked():
+            return  # somebody else asks
+        async with self._learning:
+            with contextlib.suppress(exceptions.RedisError, OSError, asyncio.TimeoutError):
+                await self._redis.nodes_manager.initialize()
 
     async def subscribe(self) -> AioSubscription:
         """A subscription to nothing so far, on any server of a cluster."""
@@ -149,10 +160,26 @@ class AioClient:
 
     async def close(self) -> None:
         """Close every connection. Safe to repeat."""
-        if self.one:
-            await self._redis.aclose(close_connection_pool=True)
-        else:
+        if not self.one:
             await self._redis.aclose()
+            return
+        manager = getattr(self._redis.connection_pool, "sentinel_manager", None)
+        await self._redis.aclose(close_connection_pool=True)
+        for sentinel in manager.sentinels if manager else ():
+            await sentinel.aclose(close_connection_pool=True)
+
+
+def _count_cancels() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0
+
+
+def _heard(replies: Sequence[Reply]) -> list[Reply]:
+    """The replies before that of WAIT, or errors in their places where no replica has heard of the writes."""
+    *replies, heard = replies
+    if isinstance(heard, int) and heard >= 1:
+        return list(replies)
+    return [exceptions.ResponseError("NOREPLICAS durable: no replica has confirmed the write")] * len(replies)
 
 
 def _make_client(target: Target) -> Any:
