@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
 
 import gevent
 
@@ -56,11 +55,7 @@ class Family(Task):
         wanted = [(Child, {"value": value}) for value in range(self.children)]
         all_of_them = sum(helpers.wait_all(helpers.start_tasks(wanted)))
         one_by_one = sum(handle.get() for handle in helpers.as_completed(helpers.start_tasks(wanted)))
-        # a greenlet begins in an empty context: in that of the task it is known as one of its own
-        by_greenlets = [
-            gevent.spawn(contextvars.copy_context().run, helpers.start_task(Child, value=value).get)
-            for value in range(self.children)
-        ]
+        by_greenlets = [gevent.spawn(helpers.start_task(Child, value=value).get) for value in range(self.children)]
         gevent.joinall(by_greenlets)
         watched = [event.event for event in helpers.start_task(Child).events()]
         return [all_of_them, one_by_one, sum(greenlet.value for greenlet in by_greenlets), watched[-1]]
