@@ -29,12 +29,12 @@ class Check(Task):
 
     NAME = "check"
 
-    def __init__(self, host, port, timeout=3.0):
-        self.host, self.port, self.timeout = host, port, timeout
+    def __init__(self, host, port, seconds=3.0):
+        self.host, self.port, self.seconds = host, port, seconds
 
     def start(self):
         try:
-            return {"up": True, "ms": connect(self.host, self.port, self.timeout)}
+            return {"up": True, "ms": connect(self.host, self.port, self.seconds)}
         except socket.gaierror as error:
             raise self.Error(f"there is no host called {self.host}") from error
         except OSError as error:
@@ -47,14 +47,14 @@ class Sweep(Task):
 
     NAME = "sweep"
 
-    def __init__(self, host, ports, timeout=1.0):
-        self.host, self.ports, self.timeout = host, ports, timeout
+    def __init__(self, host, ports, seconds=1.0):
+        self.host, self.ports, self.seconds = host, ports, seconds
 
     def start(self):
         found = []
         for done, port in enumerate(self.ports, 1):
             with contextlib.suppress(OSError):
-                connect(self.host, port, self.timeout)
+                connect(self.host, port, self.seconds)
                 found.append(port)
             self.emit("progress", {"done": done, "total": len(self.ports)})
         return {"open": found}

@@ -13,7 +13,7 @@ from pytask.version import __version__
 if TYPE_CHECKING:
     from pytask.app import PyTask
     from pytask.embedded import EmbeddedServer
-    from pytask.errors import PyTaskError
+    from pytask.errors import PyTaskError, TaskFailed, TaskGone, TaskTimeout
     from pytask.helpers import PyTaskHelpers, run_loop
     from pytask.retry import exponential
     from pytask.task import Task
@@ -30,6 +30,9 @@ __all__ = [
     "PyTaskHelpers",
     "Sweep",
     "Task",
+    "TaskFailed",
+    "TaskGone",
+    "TaskTimeout",
     "__version__",
     "exponential",
     "run_loop",
@@ -44,6 +47,9 @@ _HOMES = {
     "PyTaskHelpers": "pytask.helpers",
     "Sweep": "pytask.tasks.sweep",
     "Task": "pytask.task",
+    "TaskFailed": "pytask.errors",
+    "TaskGone": "pytask.errors",
+    "TaskTimeout": "pytask.errors",
     "exponential": "pytask.retry",
     "run_loop": "pytask.helpers",
 }
