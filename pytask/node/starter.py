@@ -232,14 +232,8 @@ class Starter:
         if len(answer) == 3:
             _, run.name, run.data = answer
             run.size = len(answer[2])
-            run.attempt, run.deliveries, run.suspect, run.once, run.cleanup, run.options = (
-                1,
-                0,
-                0,
-                False,
-                True,
-                None,
-            )
+            run.attempt, run.deliveries, run.suspect = 1, 0, 0
+            run.once, run.cleanup, run.options = False, True, None
             return
         (_, run.name, run.data, run.size, run.attempt, run.deliveries, cleanup, run.suspect, once, strange,
          *options) = answer  # fmt: skip

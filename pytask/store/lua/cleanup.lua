@@ -17,16 +17,26 @@ for i = 2, #ARGV, 2 do
   ttls[ARGV[i]] = ttl
   ms[ttl] = string.format('%.0f', math.ceil(ttl * 1000))
 end
+-- a duration such as `10` or `5m`, in seconds; nil for anything else
+local UNITS = {[''] = 1, s = 1, ms = 0.001, m = 60, h = 3600, d = 86400}
+local function seconds(text)
+  local digits, unit = string.match(text, '^%s*([%d.]+) ?(%a*)%s*$')
+  return digits and UNITS[unit] and tonumber(digits) and tonumber(digits) * UNITS[unit]
+end
+
+local fields = {'state', 'cleanup', 'result_ttl', 'failure_ttl', 'kept'}
+if classes then fields[6] = 'task' end
 for i, key in ipairs(KEYS) do
-  local h = redis.pcall('HMGET', key, 'state', 'cleanup', 'result_ttl', 'failure_ttl', 'kept', classes and 'task' or '')
+  local h = redis.pcall('HMGET', key, unpack(fields))
   local ttl = not h.err and h[1] and ttls[h[1]]
   if not ttl then out[i] = -1
   elseif h[2] == 'false' then out[i] = -2
   else
     local failed = FAILED[h[1]]
-    local own = tonumber((failed and h[4] or not failed and h[3]) or 'x')
+    local own = h[failed and 4 or 3]
+    own = own and seconds(own)
     local class = classes and h[6] and classes[h[6]]
-    if own and own >= 0 and own < 1e10 then ttl = own
+    if own and own < 1e10 then ttl = own
     elseif class then ttl = class[failed and 2 or 1] or ttl end
     if ttl > 0 then redis.call('PEXPIRE', key, ms[ttl] or math.ceil(ttl * 1000)) else redis.call('DEL', key) end
     out[i] = h[5] and {math.ceil(ttl)} or math.ceil(ttl)
