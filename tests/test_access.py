@@ -20,9 +20,10 @@ import redis
 from chaos.servers import ServerProcess, find_ports
 from conftest import Server, wait_until
 
-from pytask import PyTask, PyTaskHelpers, keys
+from pytask import PyTask, PyTaskHelpers
 from pytask.embedded import find_binary
 from pytask.errors import StoreRefused, TaskFailed, TaskGone, TaskNotFoundError, TaskTimeout
+from pytask.key_table import KEY_TABLE
 from pytask.store.scripts import script, script_names
 
 ROOT = Path(__file__).parent.parent
@@ -499,7 +500,7 @@ def glob(pattern: str) -> re.Pattern[str]:
 
 def keys_of_a_queue(queue: str) -> set[str]:
     """A key of each row of the table."""
-    filled = (row.pattern.replace("<q>", queue).replace("<ns>", "") for row in keys.KEY_TABLE)
+    filled = (row.pattern.replace("<q>", queue).replace("<ns>", "") for row in KEY_TABLE)
     return {re.sub(r"<\w+>", "X", key) for key in filled}
 
 

@@ -95,7 +95,18 @@ def test_what_is_no_record_stays(server, store):
 
 @pytest.mark.parametrize(
     ("own", "left"),
-    [("5", 5), ("0", 0), ("2.5", 3), ("-1", 60), ("soon", 60), ("inf", 60), ("nan", 60), ("1e99", 60)],
+    [
+        ("5", 5),
+        ("0", 0),
+        ("2.5", 3),
+        ("1500ms", 2),
+        ("5m", 300),
+        ("-1", 60),
+        ("soon", 60),
+        ("inf", 60),
+        ("nan", 60),
+        ("1e99", 60),
+    ],
 )
 def test_the_records_own_time_goes_first_where_it_is_one(server, store, own, left):
     server.redis.hset("task-T", mapping={"state": "SUCCESS", "result_ttl": own, "failure_ttl": "7"})

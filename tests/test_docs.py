@@ -32,10 +32,11 @@ import pytest
 import redis
 from conftest import Events, NodeProcess, wait_until
 
-from pytask import PyTask, PyTaskHelpers, keys, settings, states
+from pytask import PyTask, PyTaskHelpers, settings, states
 from pytask.cli import COMMANDS, cli
 from pytask.cli.raw import as_lines
 from pytask.cli.worker import worker
+from pytask.key_table import KEY_TABLE
 from pytask.node.daemon import CLEAN, KILLED, NO_REDIS, USAGE
 from pytask.node.heartbeat import BLOCKED_STATUS
 from pytask.store.scripts import script, script_names
@@ -165,7 +166,7 @@ def test_every_variable_of_a_page_is_one_that_is_read(page):
 def key_rows() -> list[str]:
     return [
         f"| `{row.pattern}` | {row.type} | {row.slot} | {row.writers} | {row.lifetime} | {row.holds} |"
-        for row in keys.KEY_TABLE
+        for row in KEY_TABLE
     ]
 
 
@@ -245,7 +246,7 @@ def changed_by(name: str) -> set[str]:
     return changed
 
 
-@pytest.mark.parametrize("row", keys.KEY_TABLE, ids=lambda row: row.pattern)
+@pytest.mark.parametrize("row", KEY_TABLE, ids=lambda row: row.pattern)
 def test_the_table_of_keys_names_every_script_that_changes_a_key(row):
     told = set(row.writers.split(", "))
     assert {name for name in script_names() if row.pattern in changed_by(name)} == told & set(script_names())

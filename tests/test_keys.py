@@ -10,7 +10,8 @@ from conftest import wait_until
 from redis.crc import key_slot
 
 from pytask import keys as keys_module
-from pytask.keys import KEY_TABLE, MAX_ID, KeyRow, Keys, QueueKeys, flaw_of_id
+from pytask.key_table import KEY_TABLE, KeyRow
+from pytask.keys import MAX_ID, Keys, QueueKeys, flaw_of_id
 
 NAMESPACES = ["", "shop", "a.b_c-D9", "x" * 64]
 QUEUES = ["", "mail", "a.b_c-D9", "new-task", "x" * 64]
