@@ -12,7 +12,7 @@ from test_bad_input import Attack, guarded, row
 GARBAGE = {
     "binary": b"\xff\x00\x1b[31m",
     "huge": b"x" * 20_000_000,
-    "JSON": json.dumps({"stop": True}).encode(),
+    "JSON": json.dumps(["stop"]).encode(),
     "array": b"[" * 5_000,
     "empty": b"",
     "STOP": b"STOP",

@@ -180,7 +180,7 @@ def test_the_slot_of_a_row_is_that_of_its_keys():
 def test_no_other_module_writes_a_key_by_hand():
     package = Path(keys_module.__file__).parent
     literal = re.compile(r"""b?["'](?:new-task|end-task|task-|node-)[^"' ]*["']|\{new-task|\{end-task""")
-    allowed = {"keys.py", "names.py"}  # names.py: what a namespace must not begin with
+    allowed = {"keys.py", "key_table.py", "names.py"}  # names.py: what a namespace must not begin with
     for path in package.rglob("*.py"):
         if path.name not in allowed:
             code = re.sub(r'""".*?"""|#.*', "", path.read_text(), flags=re.S)
