@@ -235,6 +235,13 @@ def test_waits_and_retries_are_skipped(server, here):
         assert server.state(late) == "SUCCESS"
 
 
+def test_a_rate_is_no_reason_to_wait(server, here):
+    with eager(here):
+        assert [server.state(rated.start()) for _ in range(3)] == ["SUCCESS"] * 3
+        both = [rated.options(max_running=1, concurrency_key="n").start() for _ in range(2)]
+        assert [server.state(task_id) for task_id in both] == ["SUCCESS"] * 2
+
+
 def test_what_a_task_raises_is_raised_where_it_was_started(server, here):
     with eager(here), pytest.raises(Task.Error, match="no luck"):
         calls_fails.start()

@@ -9,6 +9,7 @@ from typing import Any
 from pytask import states, wire
 from pytask.app import PyTask
 from pytask.errors import PyTaskError
+from pytask.limits import parse_demand
 from pytask.testing.inline import InlineNode
 
 MOST_TURNS = 100  # starts of one task, by retries and reschedules
@@ -65,13 +66,21 @@ class EagerMode:
         helpers = self._app.helpers
         for _ in range(MOST_TURNS):
             self._node.run_until_idle()
-            state, at, queue = helpers.get_task(task_id, ["state", "at", "queue"]).values()
+            state, at, queue, limits = helpers.get_task(task_id, ["state", "at", "queue", "limits"]).values()
             if state not in states.PARKED:
                 return
+            self._forget_rates(limits or "")
             raw = wire.id_to_bytes(task_id)
             name = helpers._queue_of((at or "").encode(), (queue or "").encode())
             helpers.store.claims(name).nudge(raw)
         raise PyTaskError(f"id {task_id!r} was started {MOST_TURNS} times and goes on")
+
+    def _forget_rates(self, limits: str) -> None:
+        """What a task waits for may be a start out of a rate: as if that time had passed."""
+        store = self._app.helpers.store
+        for limit in parse_demand(limits).limits:
+            if limit.seconds:
+                store.client.execute("DEL", store.keys.limit(limit.label).meter)
 
     def _raise(self, task_id: str | bytes) -> None:
         state, output = self._app.helpers.get_task(task_id, ["state", "output"]).values()
