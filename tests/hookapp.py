@@ -46,12 +46,19 @@ def broken(task):
 
 @app.on_end
 def broken_end(task, state):
+    if task.NAME.startswith("killed"):
+        raise gevent.GreenletExit
     raise KeyError("in on_end")
 
 
 @app.on_end
 def ended(task, state):
     tell("end", task.NAME, task.id, state, task.attempt)
+
+
+@app.add_exception_handler
+def killed(error):
+    raise gevent.GreenletExit
 
 
 @app.around
@@ -119,7 +126,7 @@ class Work(Task):
         return self.NAME
 
 
-for name in ("plain", "skipped", "before", "after", "twice"):
+for name in ("plain", "skipped", "before", "after", "twice", "killed"):
     app.add_task(type(name, (Work,), {"NAME": name}))
 
 
@@ -128,7 +135,7 @@ class Fails(Task):
         raise ValueError("the task's own")
 
 
-for name in ("fails", "hidden", "replaced"):
+for name in ("fails", "hidden", "replaced", "killed-fails"):
     app.add_task(type(name, (Fails,), {"NAME": name}))
 
 

@@ -88,6 +88,14 @@ def test_hooks_that_raise_are_logged_and_harm_nothing(server, node):
 
 
 @ON_ONE_SERVER
+@pytest.mark.parametrize(("name", "state"), [("killed", "SUCCESS"), ("killed-fails", "EXCEPTION")])
+def test_a_greenlet_exit_of_a_hook_or_handler_loses_no_outcome(name, state, server, node):
+    server.create("one", name)
+    server.wait_for_state("one", state)
+    assert told(server, "one")[-1] == f"end {name} one {state} 1"
+
+
+@ON_ONE_SERVER
 def test_each_attempt_has_its_end(server, node):
     server.create("one", "fails", retries="1", retry_delay="0.05")
     server.wait_for_state("one", "EXCEPTION")

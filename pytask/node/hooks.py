@@ -70,12 +70,15 @@ class _Inside:
             raise
 
 
-def call_each(hooks: list[Hook], *arguments: Any) -> None:
-    """Call them in order. What one raises is logged and does no harm."""
+def call_each(hooks: list[Hook], *arguments: Any, may_be_killed: bool = True) -> None:
+    """Call them in order. What one raises is logged and does no harm.
+
+    GreenletExit goes on, but where nobody kills the caller: there it is the hook's own.
+    """
     for hook in hooks:
         try:
             hook(*arguments)
-        except GreenletExit:
-            raise
-        except BaseException:  # the edge of user code: sys.exit() in a hook must not end the node
+        except BaseException as error:  # the edge of user code: sys.exit() in a hook must not end the node
+            if may_be_killed and isinstance(error, GreenletExit):
+                raise
             log.exception("the hook %s failed", name_of(hook))

@@ -222,7 +222,7 @@ class Runner:
         """Tell the hooks that were told of the run's start."""
         task, run.hooked = run.hooked, None
         if task is not None:
-            call_each(self.state.hooks.end, task, state)
+            call_each(self.state.hooks.end, task, state, may_be_killed=False)
 
     def _tell(self, run: Run, outcome: Outcome) -> None:
         error = outcome.error
@@ -240,7 +240,7 @@ class Runner:
             wire.shown(outcomes.text_of(error), 200),
         )
         if outcome.state == states.EXCEPTION:
-            call_handlers(self.state, error)
+            call_handlers(self.state, error, may_be_killed=False)
 
 
 def _put_away(run: Run) -> None:
@@ -256,12 +256,12 @@ def _put_away(run: Run) -> None:
         run.task._context.close()
 
 
-def call_handlers(state: NodeState, error: BaseException) -> None:
-    """Tell every exception handler, in order; one that raises does no harm."""
+def call_handlers(state: NodeState, error: BaseException, may_be_killed: bool = True) -> None:
+    """Tell every exception handler, in order; one that raises does no harm. GreenletExit is as in `call_each`."""
     for handler in state.exception_handlers:
         try:
             handler(error)
-        except GreenletExit:
-            raise
-        except BaseException:  # the edge of user code: sys.exit() in a handler must not end the node
+        except BaseException as raised:  # the edge of user code: sys.exit() in a handler must not end the node
+            if may_be_killed and isinstance(raised, GreenletExit):
+                raise
             log.exception("an exception handler failed")
