@@ -53,10 +53,19 @@ class Loop:
         return self.begin(coroutine).result(LONG)
 
     def close(self) -> None:
+        self.run(end_all_others())
         self.run(self.loop.shutdown_asyncgens())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(LONG)
         self.loop.close()
+
+
+async def end_all_others() -> None:
+    """End what a test has left: as garbage of a closed loop it would be told of in the middle of another test."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 @pytest.fixture

@@ -91,6 +91,25 @@ class Tour(Rig):
         self.redis.hset("{new-task}:of:ghost:1:0a0a0a0a", "owned", f"{time.time() * 1e6:.0f} 0 push 0")
         self.ids += ["astray", "owned"]
 
+    def limited_work(self) -> None:
+        """Tasks in line, and one whose key has an owner: `places`, `recall`, `lock`, `glance`, `unlock`."""
+        helpers = self.app.helpers
+        work = {"seconds": 16}  # it still runs when a reply has been waited for in vain, twice
+        first = helpers.start_task("work", work, task_id="owner", unique="k")
+        assert helpers.start_task("work", work, unique="k") == first
+        limited = [f"limited{number}" for number in range(6)]
+        for task_id in limited:
+            helpers.start_task("work", {"seconds": 0.3}, task_id=task_id, max_running=2)
+        self.ids += [first, *limited]
+
+    def queues_seen_to(self) -> None:
+        """Of a queue that nobody serves: `requeue_dead`, and `set_aside`, `purge`, `drop_purged`."""
+        helpers = self.app.helpers
+        helpers.start_tasks([("work", {}), ("work", {})], queue="idle")
+        self.redis.lpush("{new-task:idle}:dead", "nobody-knows")
+        helpers.requeue_dead("idle")
+        helpers.purge_queue("idle")
+
     def death(self) -> None:
         """A node dies: `reap`, `orphan`, `return_ended`; what ran is suspected, and cleared: `survive`."""
         self.wait_until_seen()
@@ -116,6 +135,8 @@ def test_the_reply_of_every_script_is_lost_once(how, round):
         tour.late_records()
         tour.lost_push()
         tour.stops()
+        tour.limited_work()
+        tour.queues_seen_to()
         tour.death()
         verdict = tour.check(60, more_ends=1)
         told = f"{verdict.text()}\nlost in this order: {tour.proxy.lost}\n{tour.story()}"
@@ -127,7 +148,7 @@ def test_the_reply_of_every_script_is_lost_once(how, round):
 
 def test_a_task_runs_once_whose_making_is_repeated_while_it_runs(monkeypatch):
     """Its record said WAIT when it was made, for the sweep: said again, that would be the wish to run it again."""
-    monkeypatch.setattr("pytask.helpers.secrets.token_hex", lambda _: "T")
+    monkeypatch.setattr("pytask.producing.secrets.token_hex", lambda _: "T")
     monkeypatch.setattr("pytask.store.client.FIRST_DELAY", 0.6)  # seconds: it runs by then
     with Tour(CLOSE) as tour:
         tour.start_node()

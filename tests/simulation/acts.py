@@ -137,6 +137,11 @@ class Acts:
         self._send("SET", key, "1")
         self.world.at_most(seconds, lambda: self._produce(self._send, "DEL", key))
 
+    def resume_queues(self) -> None:
+        """Again: a failover may have taken the end of a pause back."""
+        for queue in KEYS:
+            self._produce(self._send, "DEL", b"{%s}:paused" % queue)
+
     # Nodes.
 
     def _pick(self, number: int) -> NodeMachine | None:

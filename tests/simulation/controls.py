@@ -127,7 +127,7 @@ CONTROLS: dict[str, Control] = {
     "fence at begin": Control((OLDER, STALE), {"begin": but((r"if last > f or \(ours[^\n]*", ""))}),
     "fence at finish": Control((STALE, DOUBLE), {"finish": but((r"\n[^\n]*return \{'fenced'\} end", ""))}),
     "closed at begin": Control(
-        (ENDED_RUNS,), {"begin": but((r"if closed == fence then[^\n]*", ""))}, emphasis=LOSSES
+        (ENDED_RUNS,), {"begin": but((r"if closed == fence then\n[^\n]*\n    end", ""))}, emphasis=LOSSES
     ),
     "closed at finish": Control((DOUBLE,), {"finish": but((r"\n[^\n]*return \{'again'[^\n]*", ""))}),
     "stop at begin": Control(

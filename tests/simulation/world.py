@@ -93,6 +93,7 @@ class World:
         self.network.slowness = 0.0
         for undo in list(self._undo):
             undo()
+        self.acts.resume_queues()
         if all(machine.dead or machine.ending for machine in self.nodes):
             self.add_node()
         calm = self.hub.now  # since when nothing is left to do
