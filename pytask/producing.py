@@ -197,11 +197,11 @@ def check_one_kind_of_data(data: Mapping[str, Any] | None, keywords: Mapping[str
         raise InvalidInputError("give the data as a dict or as keywords, not both")
 
 
-def row_of(classes: Classes, new: NewTask, queue: str | None) -> Row:
+def row_of(classes: Classes, new: object, queue: str | None) -> Row:
     """A row of what `start_tasks` is given; `queue` is that of tasks that name none."""
     if type(new) is not tuple and isinstance(new, Mapping):
         return _row_of_dict(classes, new, queue)
-    if not 1 <= len(new) <= 3:
+    if not isinstance(new, tuple | list) or not 1 <= len(new) <= 3:
         raise InvalidInputError("a task is (task,), (task, data), (task, data, task_id) or a dict")
     data, task_id = new[1] if len(new) > 1 else None, new[2] if len(new) > 2 else None
     return make_row(classes, new[0], data, task_id, NOTHING, queue)

@@ -142,6 +142,13 @@ def test_many_tasks_are_made_in_batches_with_their_progress(server, helpers):
     assert json.loads(server.field("t1200", "data")) == {"n": 1200}
 
 
+@pytest.mark.parametrize("tasks", ["noop", ["n"], [b"n"], [5], [None], [{"noop"}]], ids=repr)
+def test_what_is_no_list_of_tasks_makes_none(tasks, server, app):
+    with pytest.raises(InvalidInputError, match="a task is"):
+        app.helpers.start_tasks(tasks)
+    assert server.redis.dbsize() == 0
+
+
 def test_what_the_iterable_of_start_tasks_raises_comes_when_the_batches_before_are_made(server, app):
     made = []
 
