@@ -136,6 +136,14 @@ def test_messages_reach_the_task_in_order_and_its_answers_are_events(server, eve
     assert heard == [*({"n": n} for n in range(50)), {"end": True}]
 
 
+def test_a_message_may_have_space_around_it(server, events, start_node):
+    start_node()
+    server.create("M", "listen", "{}")
+    events.wait_for("M", "log")
+    server.redis.publish("task-M-control", '\n \t{\n "end": true\n}\r\n')
+    server.wait_for_state("M", "SUCCESS")
+
+
 LARGE = b'{"x": "' + b"y" * 2_000_000 + b'"}'
 NO_MESSAGES = [b"[1]", b'"text"', b"{", b'{"a": NaN}', b"\xff", b"", b"{" * 100_000, LARGE]
 

@@ -89,7 +89,7 @@ class Control(Service):
             self.stopper.stop(run)
         elif data == b"reload":
             self.stopper.end(run, RELOAD)
-        elif data.startswith(b"{"):
+        elif data.lstrip(b" \t\r\n").startswith(b"{"):
             deliver(run, data, self.report, self.state.settings.max_data)
         else:
             log.warning(
