@@ -275,3 +275,13 @@ def test_a_reload_goes_by_the_timeout_that_the_record_names_by_then(server, even
     server.redis.hset("task-R", "timeout", "100ms")
     server.redis.publish("task-R-control", "reload")
     server.wait_for_state("R", "TIMEOUT")
+
+
+def test_a_stop_between_two_attempts_leaves_no_word_of_the_failed_one(server, app, start_node):
+    start_node()
+    app.helpers.start_task("boom", task_id="B", retries=3, retry_delay="1h")
+    server.wait_for_state("B", "RETRY")
+    assert server.field("B", "output").endswith("ValueError: boom")
+    app.helpers.stop_task("B")
+    server.wait_for_state("B", "STOPPED")
+    assert server.field("B", "output") == ""

@@ -235,7 +235,8 @@ local function begin(key, fence, lost, early)
     return {'probation', suspect, now}
   end
   if new ~= 'RUNNING' then
-    if why then redis.call('HSET', key, 'output', why) end
+    if why then redis.call('HSET', key, 'output', why)
+    elseif new == 'STOPPED' and h.output then redis.call('HSET', key, 'output', '') end -- of an attempt before
     if ENDED[new] then redis.call('HSET', key, 'ended', now) end
     if new ~= 'SCHEDULED' and new ~= 'RETRY' then redis.call('HDEL', key, 'control') end
     local data = why and quoted(why) or 'null'
