@@ -53,7 +53,8 @@ def test_a_due_of_the_year_9999_waits_and_can_be_stopped(server, app, start_node
     start_node()
     app.helpers.start_task("echo", task_id="far", due=datetime(9999, 12, 31, tzinfo=UTC))
     server.wait_for_state("far", "SCHEDULED")
-    assert server.redis.zscore("{new-task}:due", "far") == pytest.approx(253402214400)
+    score = wait_until(lambda: server.redis.zscore("{new-task}:due", "far"), "it is parked")
+    assert score == pytest.approx(253402214400)
     app.helpers.stop_task("far")
     server.wait_for_state("far", "STOPPED")
 

@@ -36,6 +36,11 @@ FALLBACK_EACH = 0.05  # seconds more for each that stands before it: all in line
 SILENT = 2.0  # seconds until a limit that did not answer is asked again
 
 
+def _turn(run: Run) -> int:
+    """Whoever was claimed first is asked for first."""
+    return int(run.fence)
+
+
 class Begins(Protocol):
     """What the starter does for the gates."""
 
@@ -124,7 +129,7 @@ class Gates(Service):
         """Those that are next: nobody asks before all that were claimed from its queue before it have arrived."""
         ready: list[Run] = []
         later: list[Run] = []
-        for run in self._arrived:
+        for run in sorted(self._arrived, key=_turn):  # a batch that was claimed later may have been begun first
             if len(ready) == MOST or self.is_overtaking(run):
                 later.append(run)
             else:
@@ -137,7 +142,6 @@ class Gates(Service):
         visitors = []
         try:
             visitors = [self._visitor(run) for run in batch if self._waits_still(run)]
-            visitors.sort(key=lambda visitor: int(visitor.run.fence))
             if not self.state.accepting.is_set():
                 self._give_back(visitors)
                 return

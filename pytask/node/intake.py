@@ -144,15 +144,17 @@ class Intake(Service):
         if len(claims) < LARGE:
             self.starter.begin_or_return(self.queue, node, runs)
         else:
+            batch = self.starter.announce(self.queue, runs)  # now: its greenlet may run after the next claim
             self._ahead.acquire()
-            gevent.spawn(self._begin_ahead, node, runs)
+            gevent.spawn(self._begin_ahead, node, runs, batch)
 
-    def _begin_ahead(self, node: bytes, runs: list[Run]) -> None:
+    def _begin_ahead(self, node: bytes, runs: list[Run], batch: object) -> None:
         try:
             self.starter.begin_or_return(self.queue, node, runs)
         except StoreError as error:
             self._complain(error)
         finally:
+            self.starter.conclude(batch)
             self._ahead.release()
 
     def _complain(self, error: StoreError) -> None:

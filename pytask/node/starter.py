@@ -124,17 +124,25 @@ class Starter:
         others. By then its record is RUNNING, and says the same again.
         """
         most = self.state.settings.max_data
-        batch = object()
-        if not wish:
-            self._under_way[batch] = (queue, int(runs[0].fence))
+        batch = None if wish else self.announce(queue, runs)
         try:
             large = self._begin(queue, node, runs, wish, min(most, MOST_BYTES // len(runs)))
             for part in iter_batches([(run, run.size) for run in large], int):
                 self._begin(queue, node, [run for run, _ in part], wish, most)
         finally:
-            if not wish:
-                del self._under_way[batch]
-                self.on_begun()
+            self.conclude(batch)
+
+    def announce(self, queue: QueueKeys, runs: Sequence[Run]) -> object:
+        """A batch of claims that is about to be begun: those that were claimed after it do not overtake it."""
+        batch = object()
+        if runs:
+            self._under_way[batch] = (queue, int(runs[0].fence))
+        return batch
+
+    def conclude(self, batch: object) -> None:
+        """It was begun."""
+        if self._under_way.pop(batch, None) is not None:
+            self.on_begun()
 
     def is_overtaking(self, run: Run) -> bool:
         """Are others being begun that were claimed from its queue before it?"""
