@@ -108,12 +108,7 @@ class AioWaiting:
                 self._interest.feed(reply)
 
     def _take_wishes(self) -> None:
-        while self._wishes:
-            begins, watch = self._wishes.popleft()
-            if begins:
-                self._interest.add(watch)
-            else:
-                self._interest.remove(watch)
+        self._interest.take_wishes(self._wishes)
 
     def _end(self) -> None:
         """Nobody is to wait for ever for a task that has ended, whatever ended it."""

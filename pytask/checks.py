@@ -46,6 +46,11 @@ def check_duration(value: object, least: float, most: float, range_text: str) ->
     return float(number) + 0.0  # never -0.0
 
 
+def check_seconds(value: object) -> float:
+    """A duration of any length, up to ten years."""
+    return check_duration(value, 0, YEARS_10, f"0 to {YEARS_10:.0f} s")
+
+
 def read_seconds(value: object) -> float | None:
     """The seconds of a duration, None for anything else."""
     if isinstance(value, bool):

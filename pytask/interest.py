@@ -107,6 +107,15 @@ class Interest:
         """All of them."""
         return {watch for watches in self._watches.values() for watch in watches}
 
+    def take_wishes(self, wishes: deque[tuple[bool, Watch[Any]]]) -> None:
+        """Take in, in order, which watches begin (True) and which end, and empty the line of them."""
+        while wishes:
+            begins, watch = wishes.popleft()
+            if begins:
+                self.add(watch)
+            else:
+                self.remove(watch)
+
     def add(self, watch: Watch[Any]) -> None:
         """A watch wants to hear."""
         for channel in watch.channels:

@@ -17,7 +17,15 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pytask import names, retry
-from pytask.checks import YEARS_10, as_number, check_boolean, check_duration, check_integer, read_seconds
+from pytask.checks import (
+    YEARS_10,
+    as_number,
+    check_boolean,
+    check_duration,
+    check_integer,
+    check_seconds,
+    read_seconds,
+)
 from pytask.errors import InvalidInputError, SettingError
 from pytask.names import refusal, shown
 
@@ -99,10 +107,6 @@ def _read_time(text: str) -> float:
     if math.isnan(value):
         raise refusal(text, "epoch seconds, as a decimal number")
     return value
-
-
-def _check_seconds(value: object) -> float:
-    return check_duration(value, 0, YEARS_10, f"0 to {YEARS_10:.0f} s")
 
 
 def _check_timeout(value: object) -> float:
@@ -192,7 +196,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "queue name": _of_text(names.check_queue_name, names.queue_label),
         "time": Kind(_check_time, lambda seconds: f"{seconds:.6f}", _read_time),
-        "duration": _of_text(_check_seconds, _as_decimal),
+        "duration": _of_text(check_seconds, _as_decimal),
         "duration above 0": _of_text(_check_timeout, _as_decimal),
         "integer": _of_text(_check_count),
         "integer above 0": _of_text(_check_places),

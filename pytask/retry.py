@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pytask.checks import YEARS_10, check_duration
+from pytask.checks import check_seconds
 from pytask.errors import SettingError
 from pytask.names import refusal
 
@@ -49,12 +49,11 @@ def exponential(base: float = 1.0, factor: float = 2.0, max: float = 3600.0, jit
     Raises SettingError where base or max is no duration, factor is not 1 to 1000, or jitter not 0 to 1.
     """
     return Exponential(
-        _seconds(base), _between(factor, 1, 1000, "factor"), _seconds(max), _between(jitter, 0, 1, "jitter")
+        check_seconds(base),
+        _between(factor, 1, 1000, "factor"),
+        check_seconds(max),
+        _between(jitter, 0, 1, "jitter"),
     )
-
-
-def _seconds(value: object) -> float:
-    return check_duration(value, 0, YEARS_10, f"0 to {YEARS_10:.0f} s")
 
 
 def _between(value: object, least: float, most: float, name: str) -> float:
@@ -72,8 +71,8 @@ def check_delay(value: object) -> Delay:
     if isinstance(value, list | tuple):
         if not 1 <= len(value) <= MOST_DELAYS:
             raise refusal(value, f"{ALLOWED}; a list has 1 to {MOST_DELAYS}")
-        return tuple(_seconds(item) for item in value)
-    return (_seconds(value),)
+        return tuple(check_seconds(item) for item in value)
+    return (check_seconds(value),)
 
 
 def _from_dict(value: dict[Any, Any]) -> Exponential:
@@ -110,8 +109,8 @@ def delay_after(delay: Delay, attempt: int) -> float:
     return delay[min(attempt, len(delay)) - 1]
 
 
-def check_exceptions(value: object) -> frozenset[str]:
-    """Names of exception classes, out of classes, names, or several of them. Raises SettingError."""
+def check_names(value: object) -> frozenset[str]:
+    """Names of exception classes, at least one, out of classes, names, or several of them. Raises SettingError."""
     items: Iterable[object]
     if isinstance(value, str):
         items = [name.strip() for name in value.split(",") if name.strip()]
@@ -120,6 +119,8 @@ def check_exceptions(value: object) -> frozenset[str]:
     else:
         items = [value]
     names = frozenset(_name_of(item, value) for item in items)
+    if not names:
+        raise SettingError(f"no exceptions are named: it must be {ALLOWED_NAMES}")
     if len(names) > MOST_NAMES:
         raise refusal(value, f"{ALLOWED_NAMES}, at most {MOST_NAMES}")
     return names
@@ -139,11 +140,3 @@ def is_among(error: type[BaseException], names: frozenset[str]) -> bool:
         kind.__name__ in names or kind.__qualname__ in names or f"{kind.__module__}.{kind.__qualname__}" in names
         for kind in error.__mro__
     )
-
-
-def check_names(value: object) -> frozenset[str]:
-    """As `check_exceptions`, and at least one."""
-    names = check_exceptions(value)
-    if not names:
-        raise SettingError(f"no exceptions are named: it must be {ALLOWED_NAMES}")
-    return names

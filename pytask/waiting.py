@@ -218,12 +218,7 @@ class Line:
                 self._interest.feed(reply)
 
     def _take_wishes(self) -> None:
-        while self.wishes:
-            begins, watch = self.wishes.popleft()
-            if begins:
-                self._interest.add(watch)
-            else:
-                self._interest.remove(watch)
+        self._interest.take_wishes(self.wishes)
 
     def _end(self) -> None:
         """Nobody is to wait for ever for a thread that has ended, whatever ended it."""

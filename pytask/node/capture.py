@@ -6,7 +6,6 @@ lines are about tasks, not by them, and are left alone.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
 from contextvars import copy_context
@@ -85,6 +84,5 @@ class Capture:
         Greenlet.remove_spawn_callback(share_context)
         if self.handler is not None:
             logging.getLogger().removeHandler(self.handler)
-        with contextlib.suppress(AttributeError):
-            if self._output is not None and sys.stdout is self._output:
-                sys.stdout = self._output.stream
+        if self._output is not None and sys.stdout is self._output:
+            sys.stdout = self._output.stream

@@ -72,8 +72,8 @@ class Mail:
 
     def _fail(self, text: str) -> None:
         log.warning("id %s: %s", wire.shown(self._run.id), wire.shown(text, 300))
-        words = outcomes.shortened(text).encode("utf-8", "backslashreplace").decode()
-        self._report.emit(self._run, wire.encode_event("message-failed", wire.encode_json(words)), "keep")
+        words = wire.encode_json(outcomes.tellable(text))
+        self._report.emit(self._run, wire.encode_event("message-failed", words), "keep")
 
 
 def deliver(run: Run, raw: bytes, report: Report, most: int) -> None:

@@ -92,7 +92,7 @@ def retry(failed: Outcome, attempt: int, seconds: float) -> Outcome:
 
 def failure(state: str, text: str, error: BaseException | None = None) -> Outcome:
     """An end whose output is words."""
-    text = shortened(text).encode("utf-8", "backslashreplace").decode()
+    text = tellable(text)
     return make_outcome(state, text.encode(), wire.encode_json(text), error)
 
 
@@ -125,6 +125,11 @@ def _from_the_task(error: BaseException) -> Any:
     while frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith("pytask.node."):
         frame = frame.tb_next
     return frame or error.__traceback__
+
+
+def tellable(text: str) -> str:
+    """The text as a record and an event can hold it: shortened, and what UTF-8 cannot hold escaped."""
+    return shortened(text).encode("utf-8", "backslashreplace").decode()
 
 
 def shortened(text: str) -> str:

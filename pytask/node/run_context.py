@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 
 from pytask import states, wire
-from pytask.node.outcome import shortened
+from pytask.node.outcome import tellable
 from pytask.node.run import Run
 
 if TYPE_CHECKING:
@@ -101,9 +101,8 @@ class RunContext:
             return
         if self._dropped:
             message, self._dropped = f"{message} ({self._dropped} lines before it were dropped)", 0
-        line = {"level": level, "logger": logger, "message": shortened(message), "time": round(when, 3)}
-        text = wire.encode_json(line) if message.isascii() else wire.encode_json(_encodable(line))
-        report.emit(self._run, wire.encode_event("log", text), "keep")
+        line = {"level": level, "logger": logger, "message": tellable(message), "time": round(when, 3)}
+        report.emit(self._run, wire.encode_event("log", wire.encode_json(line)), "keep")
 
     def print(self, text: str) -> None:
         """Take what the task prints: each whole line is a line of a log."""
@@ -122,11 +121,6 @@ class RunContext:
 
 
 LONGEST_LINE = 16_384  # characters
-
-
-def _encodable(line: dict[str, Any]) -> dict[str, Any]:
-    message = line["message"].encode("utf-8", "backslashreplace").decode()
-    return {**line, "message": message}
 
 
 class Progress:
