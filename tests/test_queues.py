@@ -247,7 +247,7 @@ def test_two_purges_at_a_time_remove_each_task_once(server, queue, helpers):
 def test_what_a_dead_node_had_begun_goes_back_and_is_not_purged(server, helpers, start_node):
     node = start_node()
     helpers.start_task("sleep", {"seconds": 600}, task_id="T")
-    server.wait_for_state("T", "RUNNING")
+    wait_until(lambda: server.redis.llen("runs:T") == 1, "its start() has noted the first run")
     helpers.pause_queue()
     node.kill()
     helper = start_node()  # its Monitor puts the id back
