@@ -25,7 +25,7 @@ KEY_TABLE = (
         "<ns>task-<id>",
         "hash",
         "task",
-        "producer, begin, finish, emit, unknown, survive, restart, stop, cleanup, purge",
+        "producer, create, begin, finish, emit, unknown, survive, restart, stop, cleanup, purge",
         "until Cleanup or its producer removes it",
         "the record of a task",
     ),

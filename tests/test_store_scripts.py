@@ -8,8 +8,10 @@ import pytest
 from moves import MAIL, A, B, Q, Queue, Task
 
 from pytask.errors import NodeGone, StoreRefused
+from pytask.store.addresses import resolve_target
 from pytask.store.claims import Claim
 from pytask.store.scripts import script, script_names
+from pytask.store.store import Store
 
 
 @pytest.fixture(params=["", "mail"])
@@ -34,6 +36,24 @@ def test_every_script_says_its_keys_its_arguments_and_what_it_returns():
         assert head.startswith(f"-- {name}: "), name
         assert "-- KEYS" in head, name
         assert "-- Returns" in head, name
+
+
+# create
+
+
+def test_a_record_is_created_once_whoever_asks_and_however_often(server):
+    store = Store(resolve_target(server.url), "")
+    rows = [(b"a", ["task", "noop", "data", "{}"]), (b"b", ["task", "noop"])]
+    assert store.records.create(rows) == [1, 1]
+    server.redis.hset("task-a", "state", "RUNNING")
+    assert store.records.create([(b"c", ["task", "hello"]), *rows]) == [1, 0, 0]
+    assert server.redis.hgetall("task-a") == {b"task": b"noop", b"data": b"{}", b"state": b"RUNNING"}
+    assert server.redis.hgetall("task-b") == {b"task": b"noop"}
+    assert server.redis.hgetall("task-c") == {b"task": b"hello"}
+    server.redis.set("task-d", "no hash")
+    assert store.records.create([(b"d", ["task", "noop"])]) == [0]
+    assert store.records.create([]) == []
+    store.close()
 
 
 # claim

@@ -31,6 +31,20 @@ class Records:
         self.client = client
         self.keys = keys
 
+    def create(self, rows: Sequence[tuple[bytes, Sequence[Any]]]) -> list[int]:
+        """Make records (id, [field, value, ...]) where there are none: 1 for each that was made, else 0.
+
+        Safe to repeat, and for several to do at a time. None is pushed.
+        """
+        if not rows:
+            return []
+        width = max(len(words) for _, words in rows)
+        args: list[Any] = []
+        for _, words in rows:
+            args += words
+            args += [""] * (width - len(words))
+        return self.client.call_each("create", [self.keys.task(row[0]) for row in rows], (width,), args, width)
+
     def begin(
         self,
         node: bytes,
