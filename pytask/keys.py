@@ -77,6 +77,26 @@ class LimitKeys:
         self.meter = tag + b"meter"
 
 
+class WorkflowKeys:
+    """The keys of one workflow; all lie in one slot. `key` is the record's own."""
+
+    __slots__ = ("gates", "key", "open", "ready", "spec", "tasks")
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        tag = b"{" + key + b"}:"
+        self.spec = tag + b"spec"
+        self.tasks = tag + b"tasks"
+        self.gates = tag + b"gates"
+        self.open = tag + b"open"
+        self.ready = tag + b"ready"
+
+    @property
+    def all(self) -> tuple[bytes, ...]:
+        """Each of them."""
+        return (self.key, self.spec, self.tasks, self.gates, self.open, self.ready)
+
+
 class Keys:
     """The keys of one namespace: `''`, or a name that stands before every key with a colon."""
 
@@ -90,6 +110,8 @@ class Keys:
         "end_failed",
         "end_takers",
         "prefix",
+        "workflows",
+        "workflows_ended",
     )
 
     def __init__(self, namespace: str = "") -> None:
@@ -98,6 +120,8 @@ class Keys:
         self._queues: dict[str, QueueKeys] = {}
         self.control_pattern = self._task + b"*" + CONTROL_SUFFIX
         self.end = prefix + b"end-task"
+        self.workflows = prefix + b"workflows"
+        self.workflows_ended = b"{" + self.workflows + b"}:ended"
         self.end_takers = self._end_tag() + b"takers"
         self.end_failed = self._end_tag() + b"failed"
         self.end_dead = self._end_tag() + b"dead"
@@ -171,6 +195,10 @@ class Keys:
     def lock(self, label: str) -> bytes:
         """Who holds the lock of a unique task; the label begins with `unique-`."""
         return self.prefix + label.encode("utf-8", "backslashreplace")
+
+    def workflow(self, workflow: bytes) -> WorkflowKeys:
+        """The keys of a workflow, which must not have a brace: they would lie elsewhere."""
+        return WorkflowKeys(self.prefix + b"workflow-" + workflow)
 
     def end_of(self, node: bytes) -> bytes:
         """The ended ids that the Cleanup of one node has taken."""

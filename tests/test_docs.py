@@ -219,6 +219,10 @@ def row_of(key: str) -> str:
         return "{<ns>task-<id>}:events"
     if key in ("held", "line", "meter"):
         return "{<ns>limit-<label>}:" + key
+    if key == "workflow":
+        return "<ns>workflow-<id>"
+    if key in ("tasks", "gates", "open", "ready"):
+        return "{<ns>workflow-<id>}:" + key
     if key == "unique":
         return "<ns>unique-<task>-<digest>"
     if "end-task" in key:

@@ -139,7 +139,7 @@ def pattern(key: bytes, keys: Keys, queue: QueueKeys) -> str:
         return "<q>"
     text = text.replace(keys.prefix.decode(), "<ns>", 1) if keys.prefix else text
     text = text.replace("limit-LABEL", "limit-<label>").replace("unique-TASK-DIGEST", "unique-<task>-<digest>")
-    return text.replace("task-" + ID.decode(), "task-<id>")
+    return re.sub("(task|workflow)-" + ID.decode(), r"\1-<id>", text)
 
 
 def test_the_table_holds_every_key_that_the_module_makes_and_no_other():
@@ -150,6 +150,7 @@ def test_the_table_holds_every_key_that_the_module_makes_and_no_other():
     made |= {keys.end_of(NODE), keys.end_takers, keys.end_failed, keys.end_dead}
     limit = keys.limit("LABEL")
     made |= {limit.held, limit.line, limit.meter, keys.lock("unique-TASK-DIGEST")}
+    made |= {*keys.workflow(ID).all, keys.workflows, keys.workflows_ended}
     assert {pattern(key, keys, queue) for key in made} == {row.pattern for row in KEY_TABLE}
 
 
@@ -158,7 +159,7 @@ def test_the_rows_of_the_table_are_complete_and_differ():
     for row in KEY_TABLE:
         assert isinstance(row, KeyRow)
         assert row.type in {"hash", "list", "set", "zset", "string", "stream"}
-        assert row.slot in {"task", "queue", "end-task", "limit", "own"}
+        assert row.slot in {"task", "queue", "end-task", "limit", "own", "workflow", "workflows"}
         assert row.writers
         assert row.lifetime
         assert row.holds
@@ -167,6 +168,11 @@ def test_the_rows_of_the_table_are_complete_and_differ():
 def test_the_keys_of_a_limit_share_a_slot():
     limit = Keys("shop").limit("max-mail")
     assert len({key_slot(key) for key in (limit.held, limit.line, limit.meter)}) == 1
+
+
+def test_the_keys_of_a_workflow_share_a_slot():
+    assert len({key_slot(key) for key in Keys("shop").workflow(b"w").all}) == 1
+    assert key_slot(Keys("shop").workflows) == key_slot(Keys("shop").workflows_ended)
 
 
 def test_the_slot_of_a_row_is_that_of_its_keys():

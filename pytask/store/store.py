@@ -22,6 +22,7 @@ from pytask.store.records import Records
 from pytask.store.subscription import Subscription
 from pytask.store.sweep import Traces
 from pytask.store.target import Target
+from pytask.store.workflows import Workflows
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class Store:
         self.node_records = NodeRecords(self.client, self.keys)
         self.traces = Traces(self.client, self.keys)
         self.limits = Limits(self.client, self.keys)
+        self.workflows = Workflows(self.client, self.keys)
 
     def with_patience(self, patience: float | None) -> Store:
         """This store, over the same connections, with another patience."""

@@ -1,0 +1,228 @@
+"""The moves in a workflow's slot, and what helpers read of workflows. The tasks themselves: `records`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pytask import wire
+from pytask.keys import Keys
+from pytask.store.client import Client, as_dict
+
+CHUNK = 500  # rows a call
+MOST_ENDED = 10_000  # ended workflows that the list remembers
+OPEN = "HELD"  # the state in the row of a task that has not ended
+STEPS = {"on_success": "s", "on_failure": "f", "always": "a"}
+WHEN = {letter: when for when, letter in STEPS.items()}
+
+
+class Noted(NamedTuple):
+    """What a workflow says of one of its tasks. `state`: HELD until it has ended. `gate`: None for a first one."""
+
+    state: str
+    when: str
+    allow_failure: bool
+    gate: int | None
+    feeds: tuple[int, ...]
+
+    def encode(self) -> str:
+        """The row, as step.lua reads it."""
+        gate = "-" if self.gate is None else self.gate
+        feeds = ",".join(map(str, self.feeds))
+        return f"{self.state} {STEPS[self.when]} {int(self.allow_failure)} {gate} {feeds}"
+
+
+def read_noted(row: bytes) -> Noted:
+    """The row of a task."""
+    state, when, allowed, gate, feeds = row.decode().split(" ")
+    numbers = tuple(map(int, feeds.split(","))) if feeds else ()
+    return Noted(state, WHEN[when], allowed == "1", None if gate == "-" else int(gate), numbers)
+
+
+class Opened(NamedTuple):
+    """A gate that is open: its row, and whether something before it has failed."""
+
+    number: int
+    row: bytes
+    failed: bool
+
+
+class Workflows:
+    """The workflows of one namespace."""
+
+    def __init__(self, client: Client, keys: Keys) -> None:
+        self.client = client
+        self.keys = keys
+
+    # Making one.
+
+    def put_spec(self, workflow: bytes, chunks: Sequence[bytes]) -> None:
+        """Write a spec that is too large for one record, in parts; one that is there is replaced."""
+        spec = self.keys.workflow(workflow).spec
+        self.client.pipeline([("DEL", spec), *(("RPUSH", spec, chunk) for chunk in chunks)])
+
+    def get_spec(self, workflow: bytes) -> bytes:
+        """That spec, whole; empty where there is none."""
+        return b"".join(self.client.execute("LRANGE", self.keys.workflow(workflow).spec, 0, -1))
+
+    def lay_out(
+        self,
+        workflow: bytes,
+        tasks: Mapping[str, Noted],
+        gates: Sequence[tuple[str, int]],
+        fields: Mapping[str, Any],
+    ) -> None:
+        """Write what it consists of: tasks, gates (row, how many tasks it waits for) and its own fields, last.
+
+        Safe to repeat; nothing is changed where it is all there.
+        """
+        k = self.keys.workflow(workflow)
+        keys = (k.key, k.tasks, k.gates, k.open)
+        rows = [word for name, noted in tasks.items() for word in (name, noted.encode())]
+        for start in range(0, len(rows), 2 * CHUNK):
+            part = rows[start : start + 2 * CHUNK]
+            self.client.call("lay_out", keys, (len(part) // 2, 0, *part))
+        for start in range(0, len(gates), CHUNK):
+            words = [w for n, gate in enumerate(gates[start : start + CHUNK], start) for w in (n, *gate)]
+            self.client.call("lay_out", keys, (0, len(words) // 3, *words))
+        self.client.call("lay_out", keys, (0, 0, *(part for pair in fields.items() for part in pair)))
+
+    def enter(self, workflow: bytes) -> None:
+        """Let lists show it, among those that have not ended. Safe to repeat."""
+        self.client.execute("ZADD", self.keys.workflows, "NX", wire.encode_time(time.time()), workflow)
+
+    # Steering one.
+
+    def step(
+        self, rows: Mapping[bytes, Sequence[tuple[bytes, bytes]]], *, partial: bool = False
+    ) -> dict[bytes, Any]:
+        """Note ends: workflow -> (name, state) of tasks. Of each [`gone`], or [`ok` | `wake`, queue].
+
+        `wake`: its task is to be pushed. With `partial` a StoreUnavailable stands where no answer came.
+        """
+        calls = []
+        for workflow, ends in rows.items():
+            k = self.keys.workflow(workflow)
+            words = [word for end in ends for word in end]
+            calls.append(((k.key, k.tasks, k.open, k.ready), (self.keys.task(workflow), *words)))
+        return dict(zip(rows, self.client.call_many("step", calls, partial=partial), strict=True))
+
+    def set(self, workflow: bytes, **fields: Any) -> None:
+        """Write fields of its own record."""
+        flat = [part for pair in fields.items() for part in pair]
+        self.client.execute("HSET", self.keys.workflow(workflow).key, *flat)
+
+    def get_ready(self, workflow: bytes, most: int) -> list[Opened]:
+        """Gates whose tasks may go on, and have not been seen to yet; at most so many."""
+        k = self.keys.workflow(workflow)
+        numbers = self.client.execute("LRANGE", k.ready, 0, most - 1)
+        if not numbers:
+            return []
+        rows, left = self.client.pipeline([("HMGET", k.gates, *numbers), ("HMGET", k.open, *numbers)])
+        return [
+            Opened(int(number), row or b"", bool(state) and state.endswith(b" 1"))
+            for number, row, state in zip(numbers, rows, left, strict=True)
+        ]
+
+    def drop_ready(self, workflow: bytes, number: int) -> None:
+        """The tasks of a gate have been seen to."""
+        self.client.execute("LREM", self.keys.workflow(workflow).ready, 0, number)
+
+    def unhold(self, ids: Sequence[bytes]) -> list[list[bytes]]:
+        """Let held tasks wait: [state, queue] of each, as `unhold.lua` says."""
+        return self.client.call_each("unhold", [self.keys.task(i) for i in ids], (), (), 0)
+
+    def skip(self, ids: Sequence[bytes], reason: str, *, waiting: bool = False) -> list[list[bytes]]:
+        """End tasks that were not begun as SKIPPED: [state, queue, at] of each, as `skip.lua` says."""
+        return self.client.call_each("skip", [self.keys.task(i) for i in ids], (reason, int(waiting)), (), 0)
+
+    def note_ended(self, queue: str, ids: Sequence[bytes], state: str, most: int) -> None:
+        """Enter tasks that were never claimed in their queue's list of ended ones, which keeps so many."""
+        k = self.keys.queue(queue)
+        self.client.call("note_ended", (k.ended, k.counts), (most, state, *ids))
+
+    # Ending one.
+
+    def close(self, workflow: bytes, expires: float | None) -> None:
+        """It has ended: lists show it so, until that epoch second (None: for good). Safe to repeat."""
+        now = time.time()
+        ended = self.keys.workflows_ended
+        self.client.pipeline(
+            [
+                ("ZADD", ended, "+inf" if expires is None else wire.encode_time(expires), workflow),
+                ("ZREM", self.keys.workflows, workflow),
+                ("ZREMRANGEBYSCORE", ended, "-inf", wire.encode_time(now)),
+                ("ZREMRANGEBYRANK", ended, 0, -MOST_ENDED - 1),
+            ]
+        )
+        if expires is not None:
+            left = max(int((expires - now) * 1000), 1)
+            self.client.pipeline([("PEXPIRE", key, left) for key in self.keys.workflow(workflow).all])
+
+    def reopen(self, workflow: bytes) -> None:
+        """Forget how it went: it begins anew. Its spec stays."""
+        k = self.keys.workflow(workflow)
+        self.client.pipeline(
+            [("DEL", k.key), ("DEL", k.tasks), ("DEL", k.gates), ("DEL", k.open), ("DEL", k.ready)]
+        )
+        self.client.pipeline([("ZREM", self.keys.workflows_ended, workflow), ("PERSIST", k.spec)])
+
+    def remove(self, workflow: bytes) -> None:
+        """Remove all that is known of a workflow, but not the records of its tasks. Safe to repeat."""
+        self.client.pipeline([("DEL", key) for key in self.keys.workflow(workflow).all])
+        self.client.pipeline([("ZREM", key, workflow) for key in (self.keys.workflows, self.keys.workflows_ended)])
+
+    # Looking.
+
+    def get(self, workflow: bytes) -> dict[bytes, bytes]:
+        """Its own record; empty where there is none."""
+        return as_dict(self.client.execute("HGETALL", self.keys.workflow(workflow).key))
+
+    def get_each(self, ids: Sequence[bytes], fields: Sequence[str]) -> list[list[bytes | None]]:
+        """Some fields of many."""
+        return self.client.pipeline([("HMGET", self.keys.workflow(i).key, *fields) for i in ids])
+
+    def get_noted(self, workflow: bytes, names: Sequence[str]) -> list[Noted | None]:
+        """What it says of some of its tasks; None for each that it does not know."""
+        rows = self.client.execute("HMGET", self.keys.workflow(workflow).tasks, *names) if names else ()
+        return [read_noted(row) if row else None for row in rows]
+
+    def get_gate_row(self, workflow: bytes, name: str) -> bytes | None:
+        """The row of the gate for which a task of it waited; None where there is none."""
+        (noted,) = self.get_noted(workflow, [name])
+        if noted is None or noted.gate is None:
+            return None
+        found: bytes | None = self.client.execute("HGET", self.keys.workflow(workflow).gates, noted.gate)
+        return found
+
+    def iter_tasks(self, workflow: bytes) -> Iterator[dict[str, Noted]]:
+        """All its tasks, in batches, in no order; one may come twice."""
+        key, cursor = self.keys.workflow(workflow).tasks, b"0"
+        while True:
+            cursor, reply = self.client.execute("HSCAN", key, cursor, "COUNT", CHUNK)
+            found = {name.decode(): read_noted(row) for name, row in as_dict(reply).items()}
+            if found:
+                yield found
+            if cursor in (b"0", 0):
+                return
+
+    def get_ids(self, start: int, most: int) -> list[bytes]:
+        """Workflows, the newest first: those that have not ended, then those that have."""
+        active, ended = self.keys.workflows, self.keys.workflows_ended
+        open_ones = list(self.client.execute("ZREVRANGE", active, start, start + most - 1)) if most > 0 else []
+        if len(open_ones) == most:
+            return open_ones
+        skip = max(start - int(self.client.execute("ZCARD", active)), 0)
+        rest = ("ZREVRANGEBYSCORE", ended, "+inf", wire.encode_time(time.time()), "LIMIT", skip)
+        return open_ones + list(self.client.execute(*rest, most - len(open_ones)))
+
+    def get_open(self, start: int, most: int) -> list[bytes]:
+        """Workflows that have not ended, the oldest first."""
+        return list(self.client.execute("ZRANGE", self.keys.workflows, start, start + most - 1))
+
+    def count(self) -> int:
+        """How many `get_ids` could give."""
+        now = wire.encode_time(time.time())
+        ended = self.keys.workflows_ended
+        return sum(self.client.pipeline([("ZCARD", self.keys.workflows), ("ZCOUNT", ended, now, "+inf")]))
