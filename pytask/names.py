@@ -20,6 +20,9 @@ DEFAULT_QUEUE_WORD = "default"
 RESERVED_PREFIXES = ("task-", "new-task", "end-task", "node-", "schedule-", "workflow-")
 """No namespace begins so: its keys and channels would match patterns such as `task-*`."""
 
+TASK_NAME = re.compile(r"[A-Za-z0-9_./:-]{1,200}")
+"""What a `NAME` of a task looks like."""
+
 _SHOWN_MAX = 80
 _ALPHABET = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _RULE = "1 to 64 characters out of A-Z a-z 0-9 _ . -"

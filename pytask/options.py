@@ -11,7 +11,7 @@ import datetime
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -268,9 +268,9 @@ def _refuse_both(given: Mapping[str, object], one: str, other: str) -> None:
         raise InvalidInputError(f"give {one} or {other}, not both")
 
 
-def suggestion(name: object) -> str:
-    """`: did you mean ...?` with the option that is closest, or `''`."""
-    close = difflib.get_close_matches(str(name)[:80], OPTIONS, n=1, cutoff=0.7)
+def suggestion(name: object, among: Iterable[str] = OPTIONS) -> str:
+    """`: did you mean ...?` with the option, or other word, that is closest, or `''`."""
+    close = difflib.get_close_matches(str(name)[:80], among, n=1, cutoff=0.7)
     return f": did you mean {close[0]}?" if close else ""
 
 

@@ -15,12 +15,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
 from pytask.errors import InvalidInputError, PyTaskError, TaskDefinitionError
-from pytask.names import shown
+from pytask.names import TASK_NAME, shown
 from pytask.options import OPTIONS, check_class
 from pytask.params import check_definition
 from pytask.retry import Exponential
 
-NAME_RULE = re.compile(r"[A-Za-z0-9_./:-]{1,200}")
 EVENT_RULE = re.compile(r"[A-Za-z0-9_.:/-]{1,100}")
 MOST_NOTE = 1000  # characters
 Exceptions = type[BaseException] | str | Sequence[type[BaseException] | str]
@@ -257,7 +256,7 @@ def check_task_class(task_class: object) -> type[Task]:
     name: object = task_class.NAME
     if not isinstance(name, str) or not name:
         raise TaskDefinitionError(f"{label} has no NAME: set NAME = 'some-name' in the class")
-    if not NAME_RULE.fullmatch(name):
+    if not TASK_NAME.fullmatch(name):
         raise TaskDefinitionError(
             f"{label}: NAME {name[:50]!r} must be 1 to 200 characters of A-Z a-z 0-9 _ . / : -"
         )

@@ -22,7 +22,7 @@ from pytask.cli.watching import Ends, Feed
 from pytask.errors import TaskNotFoundError, TaskStateError
 from pytask.helpers import PyTaskHelpers
 from pytask.mass_control import OPEN
-from pytask.task import NAME_RULE
+from pytask.names import TASK_NAME
 
 
 @click.command(short_help="Make a task and queue it; prints its id.")
@@ -56,7 +56,7 @@ def start(
 
     Exit status: 0, 1 where the id is taken or (with --watch) the task failed, 2 usage, 3 no Redis.
     """
-    if not NAME_RULE.fullmatch(name):
+    if not TASK_NAME.fullmatch(name):
         raise click.UsageError("a task NAME is 1 to 200 characters of A-Z a-z 0-9 _ . / : -")
     new_id = secrets.token_hex(16) if task_id is None else task_id
     status = 0
