@@ -352,10 +352,10 @@ class PyTask:
         from pytask.tasks.cleanup import Cleanup
         from pytask.tasks.monitor import Monitor
         from pytask.tasks.sweep import Sweep
+        from pytask.tasks.workflow import steering
 
-        call = allowing(self.settings.callable_prefixes)
-
-        return {task_class.NAME: task_class for task_class in (Monitor, Cleanup, Sweep, call)}
+        ours = (Monitor, Cleanup, Sweep, allowing(self.settings.callable_prefixes), steering(self.settings))
+        return {task_class.NAME: task_class for task_class in ours}
 
     def _local_tasks(self) -> list[tuple[type[Task], dict[str, Any]]]:
         known = self.known_tasks

@@ -92,6 +92,8 @@ class PyTaskHelpers(Producing, Calling, QueueControl, MassControl, Collecting, F
             self.store.claims(queue).note_stop(raw, answer[4])
         elif answer[1].decode() in states.PARKED:
             self.store.claims(queue).nudge(raw)
+        elif answer[1] == states.HELD.encode() and answer[4]:  # what steers others: its next run stops them
+            self.store.queues.push(queue, [raw])
         return True
 
     def reload_task(self, task_id: Id) -> None:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from pytask import states
+from pytask import states, wire
 from pytask.errors import InvalidInputError, StoreUnavailable, TaskStateError
 from pytask.names import check_queue_name, shown
 from pytask.store.store import Store
@@ -17,7 +17,9 @@ OPEN = frozenset(states.MOVES) - states.ENDED - {states.STOPPED}
 ENDS, FAILED = states.ENDED | {states.STOPPED}, states.FAILED
 PARKED = frozenset(state.encode() for state in states.PARKED)
 RUNNING = states.RUNNING.encode()
+HELD = states.HELD.encode()
 
+Id = str | bytes
 Progress = Callable[[int, int], Any]
 
 
@@ -50,9 +52,23 @@ class MassControl:
             asked += sum(answer[5] == b"1" for _, answer in rows)
         return asked
 
+    def stop_each(self, ids: Iterable[Id]) -> int:
+        """Stop these tasks, whether they wait or run; returns how many were asked. Does not wait for that.
+
+        Those that have ended, and those that are not there, are passed over.
+        """
+        asked = 0
+        for batch in _batches([wire.id_to_bytes(task_id) for task_id in ids]):
+            answers = self.store.records.stop_each(batch, "", ())
+            rows = [(i, answer) for i, answer in zip(batch, answers, strict=True) if answer[0] == b"ok"]
+            for task_id, answer in rows:
+                self._follow_up(self.store.keys.queue_of_record(b"", answer[3]), [(task_id, answer)])
+            asked += sum(answer[5] == b"1" for _, answer in rows)
+        return asked
+
     def _follow_up(self, place: str, rows: Sequence[tuple[bytes, list[bytes]]]) -> None:
         """Let no stop get lost, and bring back what is parked, so that it is obeyed now."""
-        running, parked = defaultdict(list), defaultdict(list)
+        running, parked, steering = defaultdict(list), defaultdict(list), defaultdict(list)
         for task_id, (_, state, at, _, fence, _) in rows:
             ran_in = self.store.keys.queue_of_key(at)
             home = place if ran_in is None else ran_in
@@ -60,10 +76,14 @@ class MassControl:
                 running[home].append((task_id, fence))
             elif state in PARKED:
                 parked[home].append(task_id)
+            elif state == HELD and fence:  # what steers others: its next run stops them
+                steering[home].append(task_id)
         for home, pairs in running.items():
             self.store.claims(home).note_stops(pairs)
         for home, ids in parked.items():
             self.store.claims(home).nudge_each(ids)
+        for home, ids in steering.items():
+            self.store.queues.push(home, ids)
 
     def restart_all(
         self,
@@ -142,6 +162,11 @@ class _Ended:
         while page := self.queues.get_oldest_ended(queue, LIST, len(ids)):
             ids += page
         yield ids
+
+
+def _batches(ids: list[bytes]) -> Iterator[list[bytes]]:
+    for start in range(0, len(ids), BATCH):
+        yield ids[start : start + BATCH]
 
 
 def _check_name(name: object) -> str:

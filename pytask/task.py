@@ -62,6 +62,17 @@ class TaskContext(Protocol):
         """Tell how far the task is."""
 
 
+class Leave(Exception):
+    """A task that steers others ends its run with it: HELD until it is pushed again, or STOPPED.
+
+    Not for tasks of users: nobody pushes what is HELD but the node that ends one of the others.
+    """
+
+    def __init__(self, state: str) -> None:
+        super().__init__(state)
+        self.state = state
+
+
 class Task:
     """One kind of work. A subclass sets `NAME`, takes its data in `__init__` and works in `start`.
 
@@ -87,6 +98,7 @@ class Task:
     NAME: ClassVar[str] = ""
     forever: ClassVar[bool] = False
     local_only: ClassVar[bool] = False
+    steers: ClassVar[bool] = False  # of our own: it begins again while it is HELD, and obeys a stop by itself
 
     queue: ClassVar[str | None] = None
     delay: ClassVar[float | str | None] = None

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from pytask import points, states, wire
 from pytask.errors import StoreRefused, StoreUnavailable
@@ -29,6 +31,8 @@ PARKED = frozenset(state.encode() for state in states.PARKED)
 STOPPED = states.STOPPED.encode()
 OVER = ENDED | {STOPPED}
 WAIT = states.WAIT.encode()
+HELD = states.HELD.encode()
+GOES_ON = frozenset({WAIT, HELD})  # its end is to come: limits and workflow hear of that
 
 
 class Closing(Outbox):
@@ -48,6 +52,7 @@ class Closing(Outbox):
         self.on_leave: Callable[[list[Leaving]], list[StoreUnavailable | None]] = lambda rows: [None] * len(rows)
         self._leaves = self.box(self._send_leaves)
         self._elsewhere = self.box(self._send_elsewhere)
+        self._steps = self.box(self._send_steps)
         self._ended = self.box(self._send_ended)
         self._parks = self.box(self._send_parks)
         self._misses = self.box(self._send_misses)
@@ -81,8 +86,12 @@ class Closing(Outbox):
     def tail(self, run: Run, state: bytes, due: bytes) -> None:
         """The record says how the run ended: do what follows. What was put back keeps its places in limits."""
         run.phase = TAIL
-        if run.demand is not None and state != WAIT:
+        if run.demand is not None and state not in GOES_ON:
             self.add(self._leaves, run, (state, due))
+        elif run.workflow and state in OVER:
+            self.add(self._steps, run, state)
+        elif state == HELD:
+            self.release(run, "none")
         elif state in ENDED:
             self.add(self._ended if run.cleanup else self._releases, run, ENDS[state])
         elif state == STOPPED:
@@ -114,6 +123,31 @@ class Closing(Outbox):
             self.store.queues.push_to_key(key, [run.id])
             self.release(run, "none")
 
+    def _send_steps(self, _queue: QueueKeys, _node: bytes, rows: list[Row]) -> None:
+        """Tell workflows of the ends of their tasks, before the claims are given up."""
+        points.reach("before-step")
+        answers = self._step(rows)
+        points.reach("after-step")
+        gone = [run.id for (run, _), answer in zip(rows, answers, strict=True) if answer == [b"gone"]]
+        self.store.records.drop_workflow(gone)
+        for (run, state), _ in iter_answered(rows, answers):
+            run.workflow = b""
+            self.tail(run, state, b"")
+
+    def _step(self, rows: list[Row]) -> list[Any]:
+        """The answer of each row's workflow; those that are to be woken are, or have a StoreUnavailable."""
+        ends: dict[bytes, list[tuple[bytes, bytes]]] = defaultdict(list)
+        for run, state in rows:
+            ends[run.workflow].append((run.id[len(run.workflow) + 1 :], state))
+        found = self.store.workflows.step(ends, partial=True)
+        for workflow, answer in found.items():
+            if not isinstance(answer, StoreUnavailable) and answer[0] == b"wake":
+                try:
+                    self.store.queues.push(self.store.keys.queue_of_record(b"", answer[1]), [workflow])
+                except StoreUnavailable as error:
+                    found[workflow] = error
+        return [found[run.workflow] for run, _ in rows]
+
     def _send_ended(self, _queue: QueueKeys, _node: bytes, rows: list[Row]) -> None:
         ids = [run.id for run, _ in rows]
         length = 0
@@ -135,7 +169,7 @@ class Closing(Outbox):
         """Do for records what Cleanup would do."""
         settings = self.state.settings
         ttls = states.ttl_by_state(settings.result_ttl, settings.failure_ttl)
-        self.state.store.records.cleanup(ids, ttls, class_ttls(self.state.classes.values()))
+        self.state.store.expiry.let_expire(ids, ttls, class_ttls(self.state.classes.values()))
 
     def _relieve(self, length: int) -> None:
         """Nobody takes ended ids: let the oldest records expire as Cleanup would, and say so."""

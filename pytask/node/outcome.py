@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from greenlet import GreenletExit  # gevent's own; so it is there without gevent
 
 from pytask import states, wire
-from pytask.task import Task
+from pytask.task import Leave, Task
 
 MOST_TEXT = 16_384  # characters of a message or traceback that a record keeps
 RELOAD = "RELOAD"  # a wish, not a state: read the record anew and start again
@@ -52,6 +52,8 @@ PUT_BACK = make_outcome(states.WAIT, b"", b"null")
 STOPPED = make_outcome(states.STOPPED, b"", b"null")
 
 
+LEFT = {state: make_outcome(state, b"", b"null") for state in (states.HELD, states.STOPPED)}
+
 CUT_SHORT_TEXT = "its node ended while it ran, and it may start only once (rescheduling is false)"
 CUT_SHORT = make_outcome(states.LOST, CUT_SHORT_TEXT.encode(), wire.encode_json(CUT_SHORT_TEXT))
 
@@ -69,6 +71,8 @@ def success(value: Any, limit: int) -> Outcome:
 
 def judge(error: BaseException) -> Outcome:
     """The outcome of a task that raised."""
+    if isinstance(error, Leave):
+        return LEFT[error.state]
     if isinstance(error, Task.Error | BadInput | Task.Retry):
         return failure(states.ERROR, text_of(error), error)
     if isinstance(error, Task.Discard):

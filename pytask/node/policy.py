@@ -17,7 +17,7 @@ from pytask.node import outcome as outcomes
 from pytask.node.outcome import BadInput, Outcome
 from pytask.node.run import Run
 from pytask.options import OPTIONS, check_class
-from pytask.task import Task
+from pytask.task import Leave, Task
 
 log = logging.getLogger("pytask.task")
 
@@ -70,6 +70,8 @@ def read_fields(options: dict[str, bytes]) -> dict[str, Any]:
 def judge(run: Run, error: BaseException, failed: Outcome | None = None) -> Outcome:
     """The outcome of an attempt that raised, or took too long: its end, or RETRY."""
     failed = outcomes.judge(error) if failed is None else failed
+    if isinstance(error, Leave):
+        return failed
     seconds = _seconds_to_the_next(run, error, failed)
     return failed if seconds is None else outcomes.retry(failed, run.attempt, seconds)
 

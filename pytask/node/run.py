@@ -36,6 +36,7 @@ class Run:
         "hooked", "id", "kept", "key", "lends", "mail", "name", "node", "once", "options", "phase",
         "policy", "progress", "queue", "runs", "size", "stop_wanted", "stopping", "suspect", "takes_place",
         "task", "timer", "told", "waits", "wish",
+        "workflow",
     )  # fmt: skip
 
     def __init__(self, queue: QueueKeys, node: bytes, claim: Claim) -> None:
@@ -68,6 +69,7 @@ class Run:
         self.demand: Demand | None = None  # the limits and the lock that it has to give up at its end
         self.told = b""  # what its gates told it: for its next begin
         self.has_more = False  # a timer, progress, messages or output, which are put away at its end
+        self.workflow = b""  # of which its task is one
         self.kept = False  # has it a stream of events?
         self.policy: Any = None  # what these, and its class, say of timeouts and retries
         self.timer: Any = None  # of its timeout

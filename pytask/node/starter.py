@@ -252,6 +252,7 @@ class Starter:
             words = iter(options)
             run.options = {name.decode(): value for name, value in zip(words, words, strict=True)}
             run.kept = run.options.pop("kept", b"") == b"1"
+            run.workflow = _workflow_of(run, run.options.pop("workflow", b""))
         if strange:
             self._tell_of(run, strange)
 
@@ -273,7 +274,8 @@ class Starter:
     def _tail(self, run: Run, answer: list[Any]) -> None:
         run.cleanup = answer[3] != b"false"
         if len(answer) > 4 and answer[1] in OVER:
-            run.demand = parse_demand(wire.to_str(answer[4]))
+            run.demand = parse_demand(wire.to_str(answer[4])) if answer[4] else None
+            run.workflow = _workflow_of(run, answer[5])
         self.closing.tail(run, answer[1], answer[2])
 
     def _missing(self, run: Run, _answer: list[Any]) -> None:
@@ -311,11 +313,19 @@ class Starter:
             self.begin(run.queue, run.node, [run])
 
 
+def _workflow_of(run: Run, field: bytes) -> bytes:
+    """The workflow that the field names, where the task's id says so, too; a producer may write anything there."""
+    is_one = field and run.id.startswith(field + b":") and b"{" not in field and b"}" not in field
+    return field if is_one else b""
+
+
 def _begin_options(task_class: type[Task]) -> str:
     """A line of `_class_options`; empty where the class says nothing of the kind."""
     set_by_class = check_class(task_class)
     words = ["once"] if set_by_class.get("rescheduling") is False else []
     if any(set_by_class.get(name) for name in GATES):
         words.append("gate")
+    if task_class.steers:
+        words.append("steers")
     words += [f"{name}={set_by_class[name]!r}" for name in ("delay", "expires_in") if name in set_by_class]
     return " ".join([task_class.NAME, *words]) if words else ""

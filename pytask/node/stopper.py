@@ -14,6 +14,7 @@ import gevent
 
 from pytask import states, wire
 from pytask.context import current
+from pytask.errors import StoreError
 from pytask.node import outcome as outcomes
 from pytask.node.outcome import ABANDON, DROP, RELOAD, failure
 from pytask.node.run import BEGIN, RELEASE, RUN, Run
@@ -48,8 +49,18 @@ class Stopper:
         if run.phase == BEGIN:
             run.stop_wanted = True
             self.on_early_stop()
+        elif run.task is not None and run.task.steers:
+            gevent.spawn(self._tell_steering, run)
         else:
             self.end(run, states.STOPPED)
+
+    def _tell_steering(self, run: Run) -> None:
+        """What steers others stops these first: the wish stands in its record, and its next run obeys it."""
+        try:
+            self.state.store.records.set(run.id, {"control": "stop"})
+            self.state.store.queues.push_to_key(run.queue.key, [run.id])
+        except StoreError as error:
+            log.warning("the stop of id %s cannot be noted: %s", wire.shown(run.id), wire.shown(str(error), 200))
 
     def time_out(self, run: Run) -> None:
         """The attempt takes too long."""

@@ -134,18 +134,28 @@ class Records:
         """The key of the stream; of an id that has none any key of its slot, which is left alone."""
         return self.keys.events(task_id) or self.keys.task(task_id)
 
-    def cleanup(self, ids: Sequence[bytes], ttls: Mapping[str, float], classes: str = "") -> list[int]:
-        """Let records of ended tasks expire: the seconds left, -1 not ended, -2 it keeps itself; each.
+    def cleanup(
+        self, ids: Sequence[bytes], ttls: Mapping[str, float], classes: str = "", *, of_workflow: bool = False
+    ) -> list[tuple[bytes, int]]:
+        """Let records of ended tasks expire; others stay. Returns those that are workflows, with their seconds.
 
         `classes`: what classes say of their own, as `cleanup.lua` reads it. Kept events go with the record.
+        `of_workflow`: also those of a workflow's tasks, which are kept until it has ended.
         """
-        shared = [classes, *(part for pair in ttls.items() for part in pair)]
+        shared = [classes, int(of_workflow), *(part for pair in ttls.items() for part in pair)]
         answers = self.client.call_each("cleanup", [self.keys.task(i) for i in ids], shared, (), 0)
-        kept = [(i, answer[0]) for i, answer in zip(ids, answers, strict=True) if answer.__class__ is list]
-        if kept:
-            streams = [(self.keys.events(task_id), seconds) for task_id, seconds in kept]
-            self.client.pipeline([("PEXPIRE", stream, 1000 * left) for stream, left in streams if stream])
-        return [answer[0] if answer.__class__ is list else answer for answer in answers]
+        more = [(i, answer) for i, answer in zip(ids, answers, strict=True) if answer.__class__ is list]
+        if more:
+            streams = [(self.keys.events(task_id), answer[0]) for task_id, answer in more if answer[1]]
+            commands = [("PEXPIRE", stream, 1000 * left) for stream, left in streams if stream]
+            if commands:
+                self.client.pipeline(commands)
+        return [(task_id, answer[0]) for task_id, answer in more if answer[2]]
+
+    def drop_workflow(self, ids: Sequence[bytes]) -> None:
+        """There is no such workflow any more: from now on these are tasks like any other."""
+        if ids:
+            self.client.pipeline([("HDEL", self.keys.task(task_id), "workflow") for task_id in ids])
 
     def restart(self, task_id: bytes, states: Sequence[str] = ()) -> list[bytes]:
         """Set WAIT where the state is one of `states` (none: whatever it is), as `restart.lua` says."""
@@ -220,6 +230,12 @@ class Records:
     def expire(self, task_id: bytes, seconds: float) -> bool:
         """Let a record go after so many seconds; False where there is none."""
         return bool(self.client.execute("PEXPIRE", self.keys.task(task_id), int(seconds * 1000)))
+
+    def remove_each(self, ids: Sequence[bytes]) -> None:
+        """Remove records, with their kept events."""
+        keys = [key for i in ids for key in (self.keys.task(i), self.keys.events(i)) if key]
+        if keys:
+            self.client.pipeline([("DEL", key) for key in keys])
 
     def remove(self, task_id: bytes) -> bool:
         """Remove a record; False where there was none."""

@@ -13,6 +13,7 @@ from pytask.keys import Keys
 from pytask.store.claims import Claims
 from pytask.store.client import Client, translated
 from pytask.store.endings import Endings
+from pytask.store.expiry import Expiry
 from pytask.store.limits import Limits
 from pytask.store.listener import Listener
 from pytask.store.membership import Membership, NodeRecords
@@ -77,6 +78,7 @@ class Store:
         self.traces = Traces(self.client, self.keys)
         self.limits = Limits(self.client, self.keys)
         self.workflows = Workflows(self.client, self.keys)
+        self.expiry = Expiry(self.records, self.workflows)
 
     def with_patience(self, patience: float | None) -> Store:
         """This store, over the same connections, with another patience."""

@@ -125,6 +125,24 @@ class Workflows:
             for number, row, state in zip(numbers, rows, left, strict=True)
         ]
 
+    def get_decided(self, workflow: bytes, gates: Sequence[int]) -> list[tuple[bytes, bool]]:
+        """Of these gates those that are open: the row of each, and whether something before it has failed."""
+        if not gates:
+            return []
+        k = self.keys.workflow(workflow)
+        rows, left = self.client.pipeline([("HMGET", k.gates, *gates), ("HMGET", k.open, *gates)])
+        open_ones = [(row, state) for row, state in zip(rows, left, strict=True) if state and state[:2] == b"0 "]
+        return [(row, state.endswith(b" 1")) for row, state in open_ones]
+
+    def ask_for_check(self, workflow: bytes) -> None:
+        """Let its next run compare it with the records of its tasks."""
+        self.client.execute("HSET", self.keys.workflow(workflow).key, "check", wire.encode_time(time.time()))
+
+    def forget_check(self, workflow: bytes) -> None:
+        """It has done so."""
+        k = self.keys.workflow(workflow)
+        self.client.pipeline([("HDEL", k.key, "check"), ("HSET", k.key, "touched", wire.encode_time(time.time()))])
+
     def drop_ready(self, workflow: bytes, number: int) -> None:
         """The tasks of a gate have been seen to."""
         self.client.execute("LREM", self.keys.workflow(workflow).ready, 0, number)
@@ -144,21 +162,24 @@ class Workflows:
 
     # Ending one.
 
-    def close(self, workflow: bytes, expires: float | None) -> None:
-        """It has ended: lists show it so, until that epoch second (None: for good). Safe to repeat."""
-        now = time.time()
+    def close(self, workflow: bytes) -> None:
+        """It has ended: lists show it so. Safe to repeat."""
         ended = self.keys.workflows_ended
         self.client.pipeline(
             [
-                ("ZADD", ended, "+inf" if expires is None else wire.encode_time(expires), workflow),
+                ("ZADD", ended, "NX", "+inf", workflow),
                 ("ZREM", self.keys.workflows, workflow),
-                ("ZREMRANGEBYSCORE", ended, "-inf", wire.encode_time(now)),
+                ("ZREMRANGEBYSCORE", ended, "-inf", wire.encode_time(time.time())),
                 ("ZREMRANGEBYRANK", ended, 0, -MOST_ENDED - 1),
             ]
         )
-        if expires is not None:
-            left = max(int((expires - now) * 1000), 1)
-            self.client.pipeline([("PEXPIRE", key, left) for key in self.keys.workflow(workflow).all])
+
+    def let_expire(self, workflow: bytes, seconds: float) -> None:
+        """Let all that is known of it go after so many seconds; then lists do not show it any more."""
+        commands = [("PEXPIRE", key, max(int(seconds * 1000), 1)) for key in self.keys.workflow(workflow).all]
+        self.client.pipeline(commands)
+        until = wire.encode_time(time.time() + seconds)
+        self.client.execute("ZADD", self.keys.workflows_ended, "XX", until, workflow)
 
     def reopen(self, workflow: bytes) -> None:
         """Forget how it went: it begins anew. Its spec stays."""

@@ -107,7 +107,7 @@ class Cleanup(Task):
     def _serve(self, ids: list[bytes]) -> None:
         failed = {task_id for task_id in ids if not self._handle(task_id)} if self.handler else set()
         done = [task_id for task_id in ids if task_id not in failed] if failed else ids
-        self.store.records.cleanup(done, self.ttls, self.class_ttls)
+        self.store.expiry.let_expire(done, self.ttls, self.class_ttls)
         if self.handler and done:
             self.store.endings.forget_failures(done)
         if not failed:
@@ -140,7 +140,7 @@ class Cleanup(Task):
                 log.error(
                     "id %s is on end-task:dead: its handler failed %d times", wire.shown(task_id), MOST_FAILURES
                 )
-                self.store.records.cleanup([task_id], self.ttls, self.class_ttls)
+                self.store.expiry.let_expire([task_id], self.ttls, self.class_ttls)
                 self.store.endings.give_up(task_id)
                 self.store.endings.drop(self.name, [task_id])
 

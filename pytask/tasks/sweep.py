@@ -23,6 +23,9 @@ log = logging.getLogger("pytask.sweep")
 RATE = 5_000  # records a second: a percent or two of a server, and of the node
 LEAST_SLEEP = 0.005  # seconds: shorter ones are saved up
 RETRY_DELAY = 1.0  # seconds
+PAGE = 500  # workflows
+STILL = 120.0  # seconds; clocks of several machines are compared, a minute or two does not matter
+STANDING = ("queue", "touched", "check")
 LEASE = 3  # times node_timeout
 
 
@@ -103,8 +106,31 @@ class Sweep(Task):
         salt = random.getrandbits(62)
         sweeping = Sweeping(self.store, self.queues, pace=self._pace, salt=salt)
         report = sweeping.run(lambda: self._sleep(pause))
+        self._wake_workflows()
         self._next = time.monotonic() + (0.0 if report.more else self.interval * random.uniform(0.9, 1.0))
         self._tell(report)
+
+    def _wake_workflows(self) -> None:
+        """Let workflows that have not moved for a while look whether something was lost."""
+        start = 0
+        while ids := self.store.workflows.get_open(start, PAGE):
+            start += PAGE
+            for workflow, found in zip(ids, self.store.workflows.get_each(ids, STANDING), strict=True):
+                self._wake_workflow(workflow, *found)
+            self._sleep(0)
+
+    def _wake_workflow(
+        self, workflow: bytes, queue: bytes | None, touched: bytes | None, check: bytes | None
+    ) -> None:
+        if time.time() - max(_seconds(touched), _seconds(check)) < STILL:
+            return
+        if self.store.records.get_each([workflow], ["task"]) == [
+            None
+        ]:  # somebody removed its record, and nothing else
+            self.store.expiry.remove_workflow(workflow)
+        else:
+            self.store.workflows.ask_for_check(workflow)
+            self.store.queues.push(self.store.keys.queue_of_record(b"", queue or b""), [workflow])
 
     def _pace(self, records: int) -> None:
         self._debt += records / RATE
@@ -163,3 +189,11 @@ def remarks(report: Report) -> str:
     if report.unpushed:
         parts.insert(0, f"{report.unpushed} records without a state in no queue: push their ids, or remove them")
     return "; ".join(parts)
+
+
+def _seconds(raw: bytes | None) -> float:
+    """The time that a field holds; 0 for anything else."""
+    try:
+        return float(raw or 0)
+    except ValueError:
+        return 0.0

@@ -4,9 +4,9 @@
 --       of data in the answer, 6 what the node wants: '', 'granted' (start it though it is on probation), 'admitted' (its
 --       limits let it start; they stand in place of `early`), 'stop' (do not start it), 'defer' (not before a time, which
 --       stands there, or `+` and seconds from now; behind it its limits) or 'skip' (never, for the reason that stands there), 7 what classes say of their tasks: a line for each with its name and
---       `once`, `gate`, `delay=<seconds>`, `expires_in=<seconds>`, then for each task: fence, lost, early
+--       `once`, `gate`, `steers` (it may begin again while it is HELD, and obeys a stop by itself), `delay=<seconds>`, `expires_in=<seconds>`, then for each task: fence, lost, early
 -- Returns for each, the first that applies:
---   {'missing'}  {'wrong'} (no hash)  {'stale', fence}  {'tail', state, due, cleanup, limits where there are any}
+--   {'missing'}  {'wrong'} (no hash)  {'stale', fence}  {'tail', state, due, cleanup, limits or '', workflow or ''} (the last two where there is one of them)
 --   {'ended', state}  {'early'}
 --   {'elsewhere', key of the other queue}
 --   {'probation', suspect, now}: it may start when the node has room for one like it
@@ -41,7 +41,7 @@ local ENDED = {SUCCESS = 1, ERROR = 1, EXCEPTION = 1, TIMEOUT = 1, EXPIRED = 1, 
 -- Every field that a record may have; 2: an option that the node reads; a duration (3) and a time (4) that are read here
 local FIELDS = {task = 1, data = 1, queue = 1, created = 1, state = 1, fence = 1, node = 1, at = 1, closed = 1, attempt = 1,
   started = 1, last_update = 1, ended = 1, output = 1, progress = 1, deliveries = 1, suspect = 1, due_used = 1, unknown = 1,
-  control = 1, workflow = 1, title = 1, cleanup = 1, rescheduling = 1, result_ttl = 1, failure_ttl = 1, limits = 1,
+  control = 1, workflow = 2, title = 1, cleanup = 1, rescheduling = 1, result_ttl = 1, failure_ttl = 1, limits = 1,
   delay = 3, expires_in = 3, due = 4, expires = 4,
   timeout = 2, retries = 2, retry_delay = 2, retry_on = 2, no_retry_on = 2, kept = 2,
   unique = 2, max_running = 2, concurrency_key = 2, max_running_per_key = 2, rate = 2, rate_key = 2}
@@ -137,6 +137,12 @@ local function read(key, size)
   return h, more
 end
 
+-- what follows from the end of a run
+local function tail(state, due, h, limits)
+  if not limits and not h.workflow then return {'tail', state, due, h.cleanup or ''} end
+  return {'tail', state, due, h.cleanup or '', limits or '', h.workflow or ''}
+end
+
 local function answer(verdict, h, size, attempt, deliveries, suspect, once, more)
   local name = h.task and (#h.task <= 256 and h.task or string.sub(h.task, 1, 256)) or false
   local strange = more and more.strange
@@ -159,24 +165,26 @@ local function begin(key, fence, lost, early)
   local ours = last == f
   if last > f or (ours and (h.node ~= node or at ~= queue)) then return {'stale', h.fence} end
   local deliveries, suspect = whole(h.deliveries, 9), whole(h.suspect, 9)
-  local cleanup = h.cleanup or ''
   -- what the record says goes before what the class says; anything but `true` and `false` says nothing
   local once = h.rescheduling == 'false' or (h.rescheduling ~= 'true' and class.once)
   if ours then
     local waits = state == 'WAIT' and suspect >= CAREFUL
     if closed == fence then
-      return waits and {'probation', suspect, now} or {'tail', state, when(h.due), cleanup, h.limits}
+      return waits and {'probation', suspect, now} or tail(state, when(h.due), h, h.limits)
     end
     return answer('run', h, size, math.max(whole(h.attempt, 9), 1), deliveries, suspect, once, more)
   end
-  local tail = lost ~= '0' and at == queue and closed ~= nil and closed == h.fence
+  local steers = class.steers and last > 0
+  local unfinished = lost ~= '0' and at == queue and closed ~= nil and closed == h.fence
   if ENDED[state] or state == 'STOPPED' then
-    if tail then return {'tail', state, '', cleanup, h.limits} end
+    if unfinished then return tail(state, '', h, h.limits) end
     return {'ended', state}
-  elseif state == 'HELD' then return {'ended', state}
+  elseif state == 'HELD' then
+    -- only what steers others begins again, once it has begun
+    if not steers then return {'ended', state} end
   elseif state == 'RETRY' or state == 'SCHEDULED' then
     if h.control ~= 'stop' then -- else it would be obeyed only at the time for which the task is parked
-      if tail then return {'tail', state, when(h.due), cleanup, h.limits} end
+      if unfinished then return tail(state, when(h.due), h, h.limits) end
       if early == '1' then return {'early'} end
     end
   elseif last > 0 and closed ~= h.fence and at and at ~= queue and is_queue(at) then return {'elsewhere', at} end
@@ -198,11 +206,10 @@ local function begin(key, fence, lost, early)
   end
   if limits == '' then limits = nil end
   if died and lost == '2' then suspect = suspect + 1 end
-  if h.control == 'stop' then new = 'STOPPED'
-  elseif wish == 'stop' then new = 'STOPPED'
+  if (h.control == 'stop' or wish == 'stop') and not steers then new = 'STOPPED'
   elseif died and once and last > 0 and closed ~= h.fence then
     new, why = 'LOST', 'its node died while it ran, and it may start only once (rescheduling is false)'
-  elseif expiry and expiry <= instant then new, why = 'EXPIRED', 'expired before it began'
+  elseif expiry and expiry <= instant and not steers then new, why = 'EXPIRED', 'expired before it began'
   elseif died and suspect >= limit then
     new = 'LOST'
     why = suspect .. ' deaths of its nodes in a row count against it (max_deliveries is ' .. limit .. ')'
@@ -224,6 +231,7 @@ local function begin(key, fence, lost, early)
     'created', h.created or now, 'attempt', TEXT[attempt] or attempt,
     new == 'RUNNING' and 'started' or 'closed', new == 'RUNNING' and now or fence)
   if due ~= h.due then redis.call('HSET', key, 'due', due) end
+  if steers and wish == 'stop' then redis.call('HSET', key, 'control', 'stop') end
   if h.due_used ~= '1' and (due or h.due_used) then redis.call('HSET', key, 'due_used', '1') end
   if h.deliveries or deliveries > 0 then redis.call('HSET', key, 'deliveries', deliveries) end
   if suspect ~= before then redis.call('HSET', key, 'suspect', suspect) end
@@ -243,7 +251,7 @@ local function begin(key, fence, lost, early)
     if new ~= 'RETRY' then -- that it failed was told when it did
       redis.call('PUBLISH', key, '{"event":"' .. string.lower(new) .. '","data":' .. data .. '}')
     end
-    return {'tail', new, when(due), cleanup, limits}
+    return tail(new, when(due), h, limits)
   end
   -- in the record, so that a node that does not know the class obeys it too
   if once and h.rescheduling ~= 'false' then redis.call('HSET', key, 'rescheduling', 'false') end

@@ -52,6 +52,9 @@ local function finish(key, stream, fence, given, output, due, event)
     if string.sub(due, 1, 1) == '+' then due = when(tonumber(now) + (tonumber(string.sub(due, 2)) or 0)) end
     redis.call('HSET', key, 'state', state, 'closed', fence, 'output', output, 'last_update', now, 'due', due,
       'due_used', '1')
+  elseif state == 'HELD' then
+    -- it waits for the tasks that it steers, and is pushed when it is to go on
+    redis.call('HSET', key, 'state', state, 'closed', fence, 'last_update', now)
   elseif state == 'WAIT' then
     -- put back by its node: this start was ended neither by its own outcome nor by a death
     local attempt = redis.call('HGET', key, 'attempt')

@@ -6,10 +6,13 @@
 -- once: a second run changes nothing, and says `wake` as long as there is something to do.
 local head = redis.pcall('HMGET', KEYS[1], 'laid', 'queue', 'done', 'total', 'failed', 'told')
 if head.err or not head[1] then return {'gone'} end
+-- a key of another type, which somebody else wrote: the workflow cannot go on, its tasks can
+local known, left, opened = redis.pcall('HLEN', KEYS[2]), redis.pcall('HLEN', KEYS[3]), redis.pcall('LLEN', KEYS[4])
+if type(known) == 'table' or type(left) == 'table' or type(opened) == 'table' then return {'gone'} end
 local FAILED = {ERROR = 1, EXCEPTION = 1, TIMEOUT = 1, EXPIRED = 1, LOST = 1, STOPPED = 1}
 local OVER = {SUCCESS = 1, SKIPPED = 1, DISCARDED = 1}
 local done, total, failed = tonumber(head[3]) or 0, tonumber(head[4]) or 0, tonumber(head[5]) or 0
-local before, gates, counts, rows, ready = done, {}, {}, {}, {}
+local before, gates, counts, changed, ready = done, {}, {}, {}, {}
 
 -- how many tasks a gate waits for still, and whether one before it has failed
 local function gate(number)
@@ -44,9 +47,9 @@ if done > before then
   local time = redis.call('TIME')
   local now = time[1] .. '.' .. string.format('%06d', time[2])
   for number, each in pairs(gates) do
-    if each.new then rows[#rows + 1] = number; rows[#rows + 1] = each.left .. ' ' .. (each.bad and 1 or 0) end
+    if each.new then changed[#changed + 1] = number; changed[#changed + 1] = each.left .. ' ' .. (each.bad and 1 or 0) end
   end
-  if #rows > 0 then redis.call('HSET', KEYS[3], unpack(rows)) end
+  if #changed > 0 then redis.call('HSET', KEYS[3], unpack(changed)) end
   if #ready > 0 then redis.call('RPUSH', KEYS[4], unpack(ready)) end
   for state, count in pairs(counts) do redis.call('HINCRBY', KEYS[1], state, count) end
   redis.call('HSET', KEYS[1], 'done', done, 'failed', failed, 'touched', now)
@@ -59,5 +62,5 @@ if done > before then
 end
 local wake
 if done > before then wake = #ready > 0 or done == total
-else wake = done == total or redis.call('LLEN', KEYS[4]) > 0 end
+else wake = done == total or opened > 0 end
 return {wake and 'wake' or 'ok', head[2] or ''}

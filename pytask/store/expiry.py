@@ -1,0 +1,52 @@
+"""What becomes of the records of ended tasks: they expire, and with a workflow's all that belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from pytask.store.records import Records
+from pytask.store.workflows import Workflows
+from pytask.workflow import NAME, id_of
+
+BATCH = 500
+
+
+class Expiry:
+    """The ends of records, and of workflows, of one namespace."""
+
+    def __init__(self, records: Records, workflows: Workflows) -> None:
+        self.records = records
+        self.workflows = workflows
+
+    def let_expire(self, ids: Sequence[bytes], ttls: Mapping[str, float], classes: str = "") -> None:
+        """Let records of ended tasks expire, and of workflows all that belongs to them. Safe to repeat.
+
+        `ttls`: seconds to live for each state. `classes`: see `Records.cleanup`.
+        """
+        self._expire(ids, ttls, classes, of_workflow=False)
+
+    def _expire(self, ids: Sequence[bytes], ttls: Mapping[str, float], classes: str, of_workflow: bool) -> None:
+        for workflow, seconds in self.records.cleanup(ids, ttls, classes, of_workflow=of_workflow):
+            for tasks in self._iter_tasks(workflow):
+                self._expire(tasks, ttls, classes, of_workflow=True)
+            self.workflows.let_expire(workflow, seconds)
+
+    def _iter_tasks(self, workflow: bytes) -> Iterator[list[bytes]]:
+        for found in self.workflows.iter_tasks(workflow):
+            yield [id_of(workflow, name) for name in found]
+
+    def remove_tasks(self, workflow: bytes) -> None:
+        """Remove the records of a workflow's tasks, with their events; workflows among them wholly."""
+        for ids in self._iter_tasks(workflow):
+            rows = self.records.get_each(ids, ["task"])
+            for task_id, row in zip(ids, rows, strict=True):
+                if row is not None and row[0] == NAME.encode():
+                    self.remove_tasks(task_id)
+                    self.workflows.remove(task_id)
+            self.records.remove_each(ids)
+
+    def remove_workflow(self, workflow: bytes) -> None:
+        """Remove a workflow: its tasks, what is known of it, and last its own record. Safe to repeat."""
+        self.remove_tasks(workflow)
+        self.workflows.remove(workflow)
+        self.records.remove_each([workflow])
