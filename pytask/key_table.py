@@ -25,7 +25,7 @@ KEY_TABLE = (
         "<ns>task-<id>",
         "hash",
         "task",
-        "producer, create, begin, finish, emit, unknown, survive, restart, stop, cleanup, purge",
+        "producer, create, begin, finish, emit, unknown, survive, restart, stop, unhold, skip, cleanup, purge",
         "until Cleanup or its producer removes it",
         "the record of a task",
     ),
@@ -128,9 +128,9 @@ KEY_TABLE = (
         "ids that could not be worked on at all",
     ),
     KeyRow(
-        "{<q>}:ended", "zset", "queue", "release", "the newest `keep_ended`", "ended ids; score = epoch seconds"
+        "{<q>}:ended", "zset", "queue", "release, note_ended", "the newest `keep_ended`", "ended ids; score = epoch seconds"
     ),
-    KeyRow("{<q>}:counts", "hash", "queue", "release", "for ever, a field a state", "ended so far, by state"),
+    KeyRow("{<q>}:counts", "hash", "queue", "release, note_ended", "for ever, a field a state", "ended so far, by state"),
     KeyRow(
         "{<q>}:paused",
         "string",

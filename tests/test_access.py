@@ -31,7 +31,7 @@ PAGE = ROOT / "docs" / "security.md"
 STORE = ROOT / "pytask" / "store"
 # What is asked for and done without, as the page says.
 DONE_WITHOUT = {"config|get", "client|setinfo"}
-OF_HELPERS = {"rename", "lindex", "zscan", "zrevrange", "xrange"}  # no node sends these by itself
+OF_HELPERS = {"rename", "lindex", "zscan", "zrevrange", "zrevrangebyscore", "zcount", "xrange"}  # no node sends these by itself
 
 Rights = dict[str, list[str]]  # user -> what stands behind the name, in order
 
@@ -53,7 +53,7 @@ def in_namespace(words: list[str], namespace: str) -> list[str]:
     """The same rights in a namespace, made as the page says: by a replacement in the patterns."""
     if not namespace:
         return words
-    names = re.compile(r"^((?:%[RW]+)?[~&]\{?)(?=(?:task-|new-task|end-task|node-|alive-|unique-|limit-))")
+    names = re.compile(r"^((?:%[RW]+)?[~&]\{?)(?=(?:task-|new-task|end-task|node-|alive-|unique-|limit-|workflow))")
     return [names.sub(rf"\g<1>{namespace}:", word) for word in words]
 
 

@@ -65,23 +65,23 @@ def empty(server) -> bool:
 def test_an_ended_record_expires_by_its_state(server, store, state):
     server.redis.hset("task-T", mapping={"task": "noop", "state": state})
     left = 600 if state in states.FAILED else 60
-    assert store.records.cleanup([b"T"], TTLS) == [left]
+    assert store.expiry.let_expire([b"T"], TTLS) == [left]
     assert left - 30 < server.redis.ttl("task-T") <= left
-    assert store.records.cleanup([b"T"], TTLS) == [left]
+    assert store.expiry.let_expire([b"T"], TTLS) == [left]
 
 
 @pytest.mark.parametrize("state", sorted(states.ENDED))
 def test_zero_seconds_remove_a_record_at_once(server, store, state):
     server.redis.hset("task-T", mapping={"task": "noop", "state": state})
-    assert store.records.cleanup([b"T"], states.ttl_by_state(0, 0)) == [0]
+    assert store.expiry.let_expire([b"T"], states.ttl_by_state(0, 0)) == [0]
     assert not server.redis.exists("task-T")
-    assert store.records.cleanup([b"T"], states.ttl_by_state(0, 0)) == [-1]
+    assert store.expiry.let_expire([b"T"], states.ttl_by_state(0, 0)) == [-1]
 
 
 @pytest.mark.parametrize("state", sorted(set(states.MOVES) - states.ENDED))
 def test_a_record_that_has_not_ended_stays(server, store, state):
     server.redis.hset("task-T", mapping={"task": "noop", "state": state})
-    assert store.records.cleanup([b"T"], states.ttl_by_state(0, 0)) == [-1]
+    assert store.expiry.let_expire([b"T"], states.ttl_by_state(0, 0)) == [-1]
     assert server.redis.ttl("task-T") == -1
 
 
@@ -89,7 +89,7 @@ def test_what_is_no_record_stays(server, store):
     server.redis.set("task-text", "text")
     server.redis.hset("task-odd", "state", "DONE")
     server.redis.hset("task-none", "task", "noop")
-    assert store.records.cleanup([b"text", b"odd", b"none", b"no"], TTLS) == [-1, -1, -1, -1]
+    assert store.expiry.let_expire([b"text", b"odd", b"none", b"no"], TTLS) == [-1, -1, -1, -1]
     assert server.redis.get("task-text") == b"text"
 
 
@@ -111,7 +111,7 @@ def test_what_is_no_record_stays(server, store):
 def test_the_records_own_time_goes_first_where_it_is_one(server, store, own, left):
     server.redis.hset("task-T", mapping={"state": "SUCCESS", "result_ttl": own, "failure_ttl": "7"})
     server.redis.hset("task-F", mapping={"state": "ERROR", "failure_ttl": own, "result_ttl": "7"})
-    assert store.records.cleanup([b"T", b"F"], TTLS) == [left, 600 if left == 60 else left]
+    assert store.expiry.let_expire([b"T", b"F"], TTLS) == [left, 600 if left == 60 else left]
     assert server.redis.exists("task-T") == server.redis.exists("task-F") == (left > 0)
 
 
@@ -126,7 +126,7 @@ def test_a_class_says_how_long_its_records_are_kept_unless_they_do(server, store
     }.items():
         server.redis.hset(f"task-{task_id}", mapping={"task": "short", "state": state, **fields})
     classes = "short 20 200 half - 0"
-    left = store.records.cleanup([b"own", b"class", b"half", b"other"], TTLS, classes)
+    left = store.expiry.let_expire([b"own", b"class", b"half", b"other"], TTLS, classes)
     assert left == [5, 200 if failed else 20, 0 if failed else 60, 600 if failed else 60]
 
 
@@ -152,10 +152,10 @@ def test_kept_events_go_with_their_record(server, store):
     for task_id in ("T", "F"):
         server.redis.xadd(f"{{task-{task_id}}}:events", {"event": "{}"})
         server.redis.pexpire(f"{{task-{task_id}}}:events", 604_800_000)
-    assert store.records.cleanup([b"T", b"F", b"none", b"{x}"], TTLS) == [60, 600, 60, 60]
+    assert store.expiry.let_expire([b"T", b"F", b"none", b"{x}"], TTLS) == [60, 600, 60, 60]
     assert 30 < server.redis.ttl("{task-T}:events") <= 60
     assert 300 < server.redis.ttl("{task-F}:events") <= 600
-    assert store.records.cleanup([b"T"], states.ttl_by_state(0, 0)) == [0]
+    assert store.expiry.let_expire([b"T"], states.ttl_by_state(0, 0)) == [0]
     assert not server.redis.exists("{task-T}:events")
 
 
@@ -167,7 +167,7 @@ def test_the_script_knows_what_a_failure_is():
 def test_a_record_that_keeps_itself_stays(server, store):
     server.redis.hset("task-T", mapping={"state": "SUCCESS", "cleanup": "false"})
     server.redis.hset("task-U", mapping={"state": "SUCCESS", "cleanup": "true"})
-    assert store.records.cleanup([b"T", b"U"], TTLS) == [-2, 60]
+    assert store.expiry.let_expire([b"T", b"U"], TTLS) == [-2, 60]
     assert server.redis.ttl("task-T") == -1
 
 

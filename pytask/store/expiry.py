@@ -18,18 +18,24 @@ class Expiry:
         self.records = records
         self.workflows = workflows
 
-    def let_expire(self, ids: Sequence[bytes], ttls: Mapping[str, float], classes: str = "") -> None:
+    def let_expire(self, ids: Sequence[bytes], ttls: Mapping[str, float], classes: str = "") -> list[int]:
         """Let records of ended tasks expire, and of workflows all that belongs to them. Safe to repeat.
 
-        `ttls`: seconds to live for each state. `classes`: see `Records.cleanup`.
+        `ttls`: seconds to live for each state. `classes`: see `Records.cleanup`. The seconds left of each,
+        -1 where it has not ended, -2 where it is kept.
         """
-        self._expire(ids, ttls, classes, of_workflow=False)
+        return self._expire(ids, ttls, classes, of_workflow=False)
 
-    def _expire(self, ids: Sequence[bytes], ttls: Mapping[str, float], classes: str, of_workflow: bool) -> None:
-        for workflow, seconds in self.records.cleanup(ids, ttls, classes, of_workflow=of_workflow):
-            for tasks in self._iter_tasks(workflow):
-                self._expire(tasks, ttls, classes, of_workflow=True)
-            self.workflows.let_expire(workflow, seconds)
+    def _expire(
+        self, ids: Sequence[bytes], ttls: Mapping[str, float], classes: str, of_workflow: bool
+    ) -> list[int]:
+        answers = self.records.cleanup(ids, ttls, classes, of_workflow=of_workflow)
+        for task_id, (seconds, is_workflow) in zip(ids, answers, strict=True):
+            if is_workflow:
+                for tasks in self._iter_tasks(task_id):
+                    self._expire(tasks, ttls, classes, of_workflow=True)
+                self.workflows.let_expire(task_id, seconds)
+        return [seconds for seconds, _ in answers]
 
     def _iter_tasks(self, workflow: bytes) -> Iterator[list[bytes]]:
         for found in self.workflows.iter_tasks(workflow):

@@ -136,8 +136,8 @@ class Records:
 
     def cleanup(
         self, ids: Sequence[bytes], ttls: Mapping[str, float], classes: str = "", *, of_workflow: bool = False
-    ) -> list[tuple[bytes, int]]:
-        """Let records of ended tasks expire; others stay. Returns those that are workflows, with their seconds.
+    ) -> list[tuple[int, bool]]:
+        """Let records expire: the seconds left, -1 not ended, -2 it is kept; and whether it is a workflow; each.
 
         `classes`: what classes say of their own, as `cleanup.lua` reads it. Kept events go with the record.
         `of_workflow`: also those of a workflow's tasks, which are kept until it has ended.
@@ -150,7 +150,7 @@ class Records:
             commands = [("PEXPIRE", stream, 1000 * left) for stream, left in streams if stream]
             if commands:
                 self.client.pipeline(commands)
-        return [(task_id, answer[0]) for task_id, answer in more if answer[2]]
+        return [(a[0], bool(a[2])) if a.__class__ is list else (a, False) for a in answers]
 
     def drop_workflow(self, ids: Sequence[bytes]) -> None:
         """There is no such workflow any more: from now on these are tasks like any other."""

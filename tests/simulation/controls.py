@@ -131,7 +131,7 @@ CONTROLS: dict[str, Control] = {
     ),
     "closed at finish": Control((DOUBLE,), {"finish": but((r"\n[^\n]*return \{'again'[^\n]*", ""))}),
     "stop at begin": Control(
-        (STOP_LOST_AT_BEGIN,), {"begin": but((r"if h\.control == 'stop' then", "if false then"))}
+        (STOP_LOST_AT_BEGIN,), {"begin": but((r"if \(h\.control == 'stop' or wish == 'stop'\) and not steers then", "if wish == 'stop' then"))}
     ),
     "stop at finish": Control(
         (STOP_LOST_AT_FINISH,),
@@ -148,7 +148,7 @@ CONTROLS: dict[str, Control] = {
     "early": Control((EARLY,), {"begin": but((r"if early == '1' then return \{'early'\} end", ""))}),
     "tail of a lost claim at begin": Control(
         (NOT_ANNOUNCED, NO_REST),
-        {"begin": but((r"local tail = lost ~= '0'", "local tail = false"))},
+        {"begin": but((r"local unfinished = lost ~= '0'", "local unfinished = false"))},
         emphasis=KILLS,
     ),
     "only one start": Control(

@@ -1,5 +1,5 @@
 -- lay_out: write down what a workflow consists of, before any of its tasks is made.
--- KEYS  1 workflow, 2 tasks, 3 gates, 4 open   (all of one workflow)
+-- KEYS  1 workflow, 2 tasks, 3 gates, 4 open
 -- ARGV  1 how many tasks, 2 how many gates, then for each task: name, row; for each gate: number, row, how many tasks it
 --       waits for; then fields and values of the workflow itself, with the last call alone
 -- Returns 1, or 0 where the whole is there already: then nothing is changed. A second run before that writes the same again.

@@ -1,5 +1,5 @@
 -- note_ended: enter tasks that ended without ever being claimed in their queue's list of ended ones.
--- KEYS  1 ended, 2 counts   (of one queue)
+-- KEYS  1 ended, 2 counts
 -- ARGV  1 how many ended ids to keep (0: none), 2 their state, then the ids
 -- Returns how many were new. A second run counts none again, as long as the list remembers them.
 local most, state, new = tonumber(ARGV[1]), ARGV[2], 0

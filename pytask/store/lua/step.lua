@@ -1,5 +1,5 @@
 -- step: note in a workflow that tasks of it have ended, and find out what may go on now.
--- KEYS  1 workflow, 2 tasks, 3 open, 4 ready   (all of one workflow)
+-- KEYS  1 workflow, 2 tasks, 3 open, 4 ready
 -- ARGV  1 channel of the workflow's events, then for each task: name, state
 -- Returns {'gone'} where there is no such workflow, else {'ok' | 'wake', its queue}: `wake` where it is to go on.
 -- A row of `tasks`: state, when, allow_failure (0 or 1), the gate it waits for, the gates that wait for it. A task is noted
