@@ -128,9 +128,21 @@ KEY_TABLE = (
         "ids that could not be worked on at all",
     ),
     KeyRow(
-        "{<q>}:ended", "zset", "queue", "release, note_ended", "the newest `keep_ended`", "ended ids; score = epoch seconds"
+        "{<q>}:ended",
+        "zset",
+        "queue",
+        "release, note_ended",
+        "the newest `keep_ended`",
+        "ended ids; score = epoch seconds",
     ),
-    KeyRow("{<q>}:counts", "hash", "queue", "release, note_ended", "for ever, a field a state", "ended so far, by state"),
+    KeyRow(
+        "{<q>}:counts",
+        "hash",
+        "queue",
+        "release, note_ended",
+        "for ever, a field a state",
+        "ended so far, by state",
+    ),
     KeyRow(
         "{<q>}:paused",
         "string",

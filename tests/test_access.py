@@ -31,7 +31,8 @@ PAGE = ROOT / "docs" / "security.md"
 STORE = ROOT / "pytask" / "store"
 # What is asked for and done without, as the page says.
 DONE_WITHOUT = {"config|get", "client|setinfo"}
-OF_HELPERS = {"rename", "lindex", "zscan", "zrevrange", "zrevrangebyscore", "zcount", "xrange"}  # no node sends these by itself
+# No node sends these by itself.
+OF_HELPERS = {"rename", "lindex", "zscan", "zrevrange", "zrevrangebyscore", "zcount", "xrange"}
 
 Rights = dict[str, list[str]]  # user -> what stands behind the name, in order
 
@@ -53,7 +54,8 @@ def in_namespace(words: list[str], namespace: str) -> list[str]:
     """The same rights in a namespace, made as the page says: by a replacement in the patterns."""
     if not namespace:
         return words
-    names = re.compile(r"^((?:%[RW]+)?[~&]\{?)(?=(?:task-|new-task|end-task|node-|alive-|unique-|limit-|workflow))")
+    begins = "task-|new-task|end-task|node-|alive-|unique-|limit-|workflow"
+    names = re.compile(rf"^((?:%[RW]+)?[~&]\{{?)(?=(?:{begins}))")
     return [names.sub(rf"\g<1>{namespace}:", word) for word in words]
 
 

@@ -131,7 +131,8 @@ CONTROLS: dict[str, Control] = {
     ),
     "closed at finish": Control((DOUBLE,), {"finish": but((r"\n[^\n]*return \{'again'[^\n]*", ""))}),
     "stop at begin": Control(
-        (STOP_LOST_AT_BEGIN,), {"begin": but((r"if \(h\.control == 'stop' or wish == 'stop'\) and not steers then", "if wish == 'stop' then"))}
+        (STOP_LOST_AT_BEGIN,),
+        {"begin": but((r"\(h\.control == 'stop' or wish == 'stop'\) and", "wish == 'stop' and"))},
     ),
     "stop at finish": Control(
         (STOP_LOST_AT_FINISH,),
