@@ -12,6 +12,7 @@ from pytask.version import __version__
 
 if TYPE_CHECKING:
     from pytask.app import PyTask
+    from pytask.composing import Workflow, chain, group, step
     from pytask.embedded import EmbeddedServer
     from pytask.errors import PyTaskError, TaskFailed, TaskGone, TaskTimeout
     from pytask.helpers import PyTaskHelpers, run_loop
@@ -33,9 +34,13 @@ __all__ = [
     "TaskFailed",
     "TaskGone",
     "TaskTimeout",
+    "Workflow",
     "__version__",
+    "chain",
     "exponential",
+    "group",
     "run_loop",
+    "step",
 ]
 
 _HOMES = {
@@ -50,8 +55,12 @@ _HOMES = {
     "TaskFailed": "pytask.errors",
     "TaskGone": "pytask.errors",
     "TaskTimeout": "pytask.errors",
+    "Workflow": "pytask.composing",
+    "chain": "pytask.composing",
     "exponential": "pytask.retry",
+    "group": "pytask.composing",
     "run_loop": "pytask.helpers",
+    "step": "pytask.composing",
 }
 
 

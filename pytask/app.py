@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from pytask import settings as settings_module
-from pytask.errors import ConfigurationError, InvalidInputError, TaskDefinitionError, UnknownTaskError
+from pytask.app_workflows import AppWorkflows
+from pytask.errors import ConfigurationError, TaskDefinitionError, UnknownTaskError
 from pytask.functions import FunctionTask, TaskFunction, make_class
 from pytask.helpers import PyTaskHelpers
 from pytask.hooks import F, Hooks, check_hook
 from pytask.params import names_like_options
+from pytask.producing import check_one_kind_of_data
 from pytask.settings import Settings
 from pytask.store.addresses import resolve_target
 from pytask.store.store import Store
@@ -33,7 +35,7 @@ R = TypeVar("R")
 BUILT_IN_LOCAL = ("pytask/monitor", "pytask/cleanup", "pytask/sweep")
 
 
-class PyTask:
+class PyTask(AppWorkflows):
     """An app: where Redis is, which tasks there are, and how to make and control them.
 
     ::
@@ -126,17 +128,25 @@ class PyTask:
 
         return make if function is None else make(function)
 
-    def run_now(self, task: str | type[Task], data: Mapping[str, Any] | None = None, /, **task_data: Any) -> Any:
+    def run_now(
+        self,
+        task: str | type[Task],
+        data: Mapping[str, Any] | None = None,
+        /,
+        *,
+        inputs: Any = None,
+        **task_data: Any,
+    ) -> Any:
         """Run a task in this process, now, without a queue and without a server: for tests and scripts.
 
         Returns the output, as JSON makes it, and raises what the task raises (InvalidInputError for data that does
         not fit). Options do nothing: there is one attempt, and no limit. `task` is a registered name, or a class.
+        `inputs`: what the task is to find in `self.inputs`, a dict.
         """
         from pytask.eager import run_now
 
-        if data is not None and task_data:
-            raise InvalidInputError("give the data as a dict or as keywords, not both")
-        return run_now(self, task, task_data if data is None else data)
+        check_one_kind_of_data(data, task_data)
+        return run_now(self, task, task_data if data is None else data, inputs=inputs)
 
     def start_local_task(self, name: str, /, **data: Any) -> None:
         """Run a task on every node of this app from its start on. The built-in ones run once in any case."""

@@ -21,11 +21,19 @@ class Calling:
     start_task: Any  # of Producing
     run_here: Callable[..., Any] | None = None  # what `run_now` of the app does
 
-    def run_now(self, task: str | type[Task], data: Mapping[str, Any] | None = None, /, **task_data: Any) -> Any:
+    def run_now(
+        self,
+        task: str | type[Task],
+        data: Mapping[str, Any] | None = None,
+        /,
+        *,
+        inputs: Any = None,
+        **task_data: Any,
+    ) -> Any:
         """Run a task in this process, now, without a queue: see `PyTask.run_now`. For the helpers of an app."""
         if self.run_here is None:
             raise PyTaskError("these helpers belong to no app: they know no task that they could run")
-        return self.run_here(task, data, **task_data)
+        return self.run_here(task, data, inputs=inputs, **task_data)
 
     def call(self, path: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call a function on a node by its path, such as `myapp.tasks.process`; returns the id of the task.

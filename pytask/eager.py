@@ -10,6 +10,7 @@ from pytask import states, wire
 from pytask.context import current
 from pytask.errors import InvalidInputError, UnknownTaskError
 from pytask.hooks import Hooks
+from pytask.inputs import given_inputs
 from pytask.node.building import embody, initialise
 from pytask.node.hooks import call_each, run_inside
 from pytask.node.outcome import BadInput, judge, success
@@ -22,8 +23,9 @@ OnEvent = Callable[[str, Any], Any]
 class EagerContext:
     """What a task reaches that runs here: the app's Redis and helpers, and a list of its events."""
 
-    def __init__(self, app: Any, on_event: OnEvent | None = None) -> None:
+    def __init__(self, app: Any, on_event: OnEvent | None = None, inputs: Mapping[str, Any] | None = None) -> None:
         self._app = app
+        self.inputs = given_inputs(inputs)
         self._on_event = on_event
         self.id = secrets.token_hex(16)
         self.fence = 1
@@ -67,15 +69,23 @@ class EagerContext:
             self._on_event(event, decoded)
 
 
-def run_now(app: Any, task: str | type[Task], data: Mapping[str, Any], on_event: OnEvent | None = None) -> Any:
+def run_now(
+    app: Any,
+    task: str | type[Task],
+    data: Mapping[str, Any],
+    on_event: OnEvent | None = None,
+    inputs: Mapping[str, Any] | None = None,
+) -> Any:
     """The output of a task, as JSON makes it; `on_event` is called with name and data of what it emits.
+
+    `inputs`: what `self.inputs` holds, as of a task of a workflow.
 
     Raises what the task raises, UnknownTaskError, and InvalidInputError for data that does not fit.
     """
     task_class = find_class(app, task)
     checked = check_data(task_class, data)
     arguments = wire.decode_object(wire.encode_json(dict(checked), app.settings.max_data))
-    made = embody(task_class, EagerContext(app, on_event))
+    made = embody(task_class, EagerContext(app, on_event, inputs))
     token = current.set(made._context)
     try:
         return _run_with_hooks(app.hooks, made, lambda: _perform(made, arguments, app.settings.max_data))

@@ -90,3 +90,43 @@ class TaskHandle(str):
     def restart(self) -> None:
         """Let it run again; one that runs now does so after its end."""
         self._helpers.restart_task(self)
+
+
+class WorkflowHandle(TaskHandle):
+    """A workflow's id, which is also a way to it: what `start_workflow` and `helpers.workflow(id)` return.
+
+    ::
+
+        handle = task_app.start_workflow([[fetch, fetch], [merge]], title="Nightly")
+        print(handle.get(timeout=600))
+
+    `get` waits and returns the outputs of its last tasks; `events` are its own, with `progress` as its tasks end.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"WorkflowHandle({str.__repr__(self)})"
+
+    def state(self) -> str | None:
+        """WAIT, RUNNING, SUCCESS, ERROR or STOPPED; None where there is no such workflow."""
+        return self._helpers.get_workflow_state(self)  # type: ignore[no-any-return]
+
+    def wait(self, timeout: float | None = None) -> str:
+        """Wait until it has ended, for `timeout` seconds at most; the state that it ended in.
+
+        Raises TaskTimeout, and TaskGone where it is not kept any more.
+        """
+        return self._helpers.wait_for_workflow(self, timeout)  # type: ignore[no-any-return]
+
+    def info(self) -> dict[str, Any] | None:
+        """How it stands; see `helpers.get_workflow`."""
+        return self._helpers.get_workflow(self)  # type: ignore[no-any-return]
+
+    def tasks(self, *, page: int = 1, limit: int = 1000) -> list[dict[str, Any]]:
+        """A page of its tasks, in order; see `helpers.get_workflow_tasks`."""
+        return self._helpers.get_workflow_tasks(self, page=page, limit=limit)  # type: ignore[no-any-return]
+
+    def delete(self, *, force: bool = False) -> bool:
+        """Remove it with its tasks; see `helpers.delete_workflow`."""
+        return self._helpers.delete_workflow(self, force=force)  # type: ignore[no-any-return]

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from pytask import states, wire
 from pytask.calling import Calling
 from pytask.collecting import Collecting
+from pytask.conducting import Conducting
 from pytask.errors import InvalidInputError, TaskNotFoundError, TaskStateError
 from pytask.following import Following
 from pytask.handle import Id
@@ -46,7 +47,7 @@ def run_loop(function: Callable[[], Any], interval: float) -> NoReturn:
         time.sleep(max(began + turn * interval - time.monotonic(), 0))
 
 
-class PyTaskHelpers(Producing, Calling, QueueControl, MassControl, Collecting, Following):
+class PyTaskHelpers(Producing, Calling, QueueControl, MassControl, Collecting, Following, Conducting):
     """The helpers of one app: `task_app.helpers`, and `self.helpers` in a task.
 
     `queues` are the names of the queues that lists cover unless told otherwise; `classes` are the task classes

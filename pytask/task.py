@@ -12,9 +12,11 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 from pytask.errors import InvalidInputError, PyTaskError, TaskDefinitionError
+from pytask.inputs import Inputs, given_inputs
 from pytask.names import TASK_NAME, shown
 from pytask.options import OPTIONS, check_class
 from pytask.params import check_definition
@@ -51,6 +53,10 @@ class TaskContext(Protocol):
     @property
     def helpers(self) -> Any:
         """The helpers of the app."""
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the tasks of the workflow returned that this one waited for."""
 
     def emit(self, event: str, data: Any) -> None:
         """Send an event."""
@@ -232,6 +238,15 @@ class Task:
     def deliveries(self) -> int:
         """How many earlier starts were ended by the death of a node."""
         return self._running.deliveries
+
+    @cached_property  # which a task may set, as it may any attribute
+    def inputs(self) -> Inputs:
+        """In a workflow: what the tasks returned that this one waited for, by name, in order; else empty.
+
+        A mapping. Those are in it that ended in SUCCESS; `self.inputs.states` says how each of them ended. They
+        are read when one is first asked for, and kept; raises StoreUnavailable where they cannot be read.
+        """
+        return given_inputs(None) if self._context is None else self._running.inputs
 
     @property
     def redis(self) -> Any:

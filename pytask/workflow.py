@@ -16,14 +16,13 @@ from typing import Any, NamedTuple
 from pytask import wire
 from pytask.checks import check_boolean
 from pytask.errors import InvalidInputError, SettingError
+from pytask.joins import Join, feeds_of, joins_of, numbers_of
 from pytask.keys import CONTROL_SUFFIX, MAX_ID, flaw_of_id
 from pytask.names import TASK_NAME, shown
 from pytask.options import OPTIONS, suggestion, write_options
 
 NAME = "pytask/workflow"  # of the task that steers a workflow
 MOST_TASKS = 100_000
-MOST_EDGES = 1_000_000  # names in all the `after` of a workflow
-MOST_SHOWN = 10  # tasks of a circle that are told
 
 ON_SUCCESS, ON_FAILURE, ALWAYS = "on_success", "on_failure", "always"
 WHEN = (ON_SUCCESS, ON_FAILURE, ALWAYS)
@@ -72,13 +71,6 @@ class Plan(NamedTuple):
     gates: list[Gate]
 
 
-class _Join(NamedTuple):
-    """A gate, by the numbers of the tasks."""
-
-    after: Sequence[int]
-    tasks: Sequence[int]
-
-
 def plan_of(spec: object) -> Plan:
     """The plan of a spec, as JSON gives it. Raises InvalidInputError, which says what is wrong and where."""
     given = _check_spec(spec)
@@ -95,6 +87,18 @@ def plan_of(spec: object) -> Plan:
 def sinks(plan: Plan) -> list[int]:
     """The numbers of the tasks for which nobody waits, in order: their outputs are those of the workflow."""
     return [number for number, task in enumerate(plan.tasks) if not task.feeds]
+
+
+def names_of(spec: Mapping[str, Any]) -> list[str]:
+    """The names of the tasks of a good spec, in order. Raises InvalidInputError for what is none."""
+    try:
+        stages = spec["stages"] if spec.get("stages") is not None else [spec["tasks"]]
+        entries = [entry for stage in stages for entry in stage]
+        return [
+            str(number if entry.get("name") is None else entry["name"]) for number, entry in enumerate(entries)
+        ]
+    except (KeyError, TypeError, AttributeError):
+        raise InvalidInputError("this is no spec of a workflow") from None
 
 
 def id_of(workflow: bytes, name: str) -> bytes:
@@ -154,7 +158,7 @@ def _refuse_too_many(count: int) -> None:
         raise InvalidInputError(f"a workflow has at most {MOST_TASKS} tasks, this one has {count}")
 
 
-def _of_stages(stages: object) -> tuple[list[PlanTask], list[_Join]]:
+def _of_stages(stages: object) -> tuple[list[PlanTask], list[Join]]:
     """The tasks of stages; each stage waits for the whole one before it."""
     rows = [_listed(f"stage {number}", stage) for number, stage in enumerate(_listed("stages", stages))]
     _refuse_too_many(sum(map(len, rows)))
@@ -163,30 +167,17 @@ def _of_stages(stages: object) -> tuple[list[PlanTask], list[_Join]]:
     for row in rows:
         places.append(range(len(tasks), len(tasks) + len(row)))
         tasks += [_read_entry(number, entry, True) for number, entry in zip(places[-1], row, strict=True)]
-    _numbers_of(tasks)
-    return tasks, [_Join(*pair) for pair in pairwise(places)]
+    numbers_of([task.name for task in tasks])
+    return tasks, [Join(*pair) for pair in pairwise(places)]
 
 
-def _of_list(entries: object) -> tuple[list[PlanTask], list[_Join]]:
+def _of_list(entries: object) -> tuple[list[PlanTask], list[Join]]:
     """The tasks of a list, whose `after` names those that each waits for."""
     rows = _listed("tasks", entries)
     _refuse_too_many(len(rows))
     tasks = [_read_entry(number, entry, False) for number, entry in enumerate(rows)]
-    joins = _joins_of(
-        tasks, [_after_of(task.name, row.get("after")) for task, row in zip(tasks, rows, strict=True)]
-    )
-    _refuse_circle(tasks, joins)
-    return tasks, joins
-
-
-def _numbers_of(tasks: Sequence[PlanTask]) -> dict[str, int]:
-    """The number of each task, by its name. Raises InvalidInputError where two have the same."""
-    numbers: dict[str, int] = {}
-    for number, task in enumerate(tasks):
-        first = numbers.setdefault(task.name, number)
-        if first != number:
-            raise InvalidInputError(f"the tasks {first} and {number} of the workflow have one name: {task.name}")
-    return numbers
+    afters = [_after_of(task.name, row.get("after")) for task, row in zip(tasks, rows, strict=True)]
+    return tasks, joins_of([task.name for task in tasks], afters)
 
 
 # One entry.
@@ -271,77 +262,8 @@ def _after_of(name: str, after: object) -> list[str]:
     return [str(item) for item in listed]
 
 
-# What waits for what.
-
-
-def _joins_of(tasks: Sequence[PlanTask], afters: Sequence[Sequence[str]]) -> list[_Join]:
-    """Tasks that wait for the same ones, together. Raises InvalidInputError for names that are none."""
-    edges = sum(map(len, afters))
-    if edges > MOST_EDGES:
-        raise InvalidInputError(
-            f"a workflow has at most {MOST_EDGES} names in its after, this one has {edges}: stages need none"
-        )
-    numbers = _numbers_of(tasks)
-    found: dict[tuple[int, ...], list[int]] = {}
-    for number, after in enumerate(afters):
-        if after:
-            before = tuple(sorted({_number_of(numbers, tasks[number].name, name) for name in after}))
-            found.setdefault(before, []).append(number)
-    return [_Join(after, waiting) for after, waiting in found.items()]
-
-
-def _number_of(numbers: Mapping[str, int], name: str, after: str) -> int:
-    number = numbers.get(after)
-    if number is None:
-        known = suggestion(after, numbers) if len(numbers) <= 1000 else ""
-        raise InvalidInputError(f"task {name} of the workflow: after names no task of it: {shown(after)}{known}")
-    if after == name:
-        raise InvalidInputError(f"task {name} of the workflow waits for itself")
-    return number
-
-
-def _feeds_of(count: int, joins: Iterable[_Join]) -> list[list[int]]:
-    """The gates that wait for each task."""
-    feeds: list[list[int]] = [[] for _ in range(count)]
-    for gate, join in enumerate(joins):
-        for number in join.after:
-            feeds[number].append(gate)
-    return feeds
-
-
-def _refuse_circle(tasks: Sequence[PlanTask], joins: Sequence[_Join]) -> None:
-    """Raises InvalidInputError where tasks wait for each other; goes through every task and edge once."""
-    feeds = _feeds_of(len(tasks), joins)
-    before = {number: join.after for join in joins for number in join.tasks}
-    missing = [len(join.after) for join in joins]
-    free = [number for number in range(len(tasks)) if number not in before]
-    done = set(free)
-    while free:
-        for gate in feeds[free.pop()]:
-            missing[gate] -= 1
-            if not missing[gate]:
-                free += joins[gate].tasks
-                done.update(joins[gate].tasks)
-    if len(done) < len(tasks):
-        circle = " -> ".join(_circle(before, done, [task.name for task in tasks]))
-        raise InvalidInputError(f"tasks of the workflow wait for each other, in a circle: {circle}")
-
-
-def _circle(before: Mapping[int, Sequence[int]], done: set[int], names: Sequence[str]) -> list[str]:
-    """The names along a circle in what waits for ever, each waiting for the next; of a long one the beginning."""
-    number = next(number for number in range(len(names)) if number not in done)
-    path: dict[int, int] = {}  # number -> its place
-    while number not in path:
-        path[number] = len(path)
-        number = next(earlier for earlier in before[number] if earlier not in done)
-    circle = list(path)[path[number] :]
-    if len(circle) > MOST_SHOWN:
-        return [*(names[number] for number in circle[:MOST_SHOWN]), "..."]
-    return [names[number] for number in (*circle, number)]
-
-
-def _joined(title: str, returns: str, tasks: Sequence[PlanTask], joins: Sequence[_Join]) -> Plan:
-    feeds = _feeds_of(len(tasks), joins)
+def _joined(title: str, returns: str, tasks: Sequence[PlanTask], joins: Sequence[Join]) -> Plan:
+    feeds = feeds_of(len(tasks), joins)
     gate_of = {number: gate for gate, join in enumerate(joins) for number in join.tasks}
     made = [
         task._replace(gate=gate_of.get(number, -1), feeds=tuple(feeds[number]))
@@ -350,7 +272,7 @@ def _joined(title: str, returns: str, tasks: Sequence[PlanTask], joins: Sequence
     return Plan(title, returns, made, [_gate(tasks, join) for join in joins])
 
 
-def _gate(tasks: Sequence[PlanTask], join: _Join) -> Gate:
+def _gate(tasks: Sequence[PlanTask], join: Join) -> Gate:
     after = [tasks[number].name for number in join.after]
     return Gate(len(after), after, [tasks[number].name for number in join.tasks])
 

@@ -583,3 +583,13 @@ class Crowd(Task):
         gevent.sleep(0.005)
         Crowd.inside -= 1
         return found
+
+
+@app.add_task
+class Gather(Task):
+    """Returns what the tasks before it returned, and how they ended."""
+
+    NAME = "gather"
+
+    def start(self):
+        return {"inputs": dict(self.inputs), "states": dict(self.inputs.states)}

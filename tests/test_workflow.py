@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pytask.errors import InvalidInputError
+from pytask.joins import MOST_EDGES
 from pytask.wire import WireError, decode_json, encode_json
 from pytask.workflow import (
-    MOST_EDGES,
     MOST_TASKS,
     Gate,
     check_ids,

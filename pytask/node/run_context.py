@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 
 from pytask import states, wire
+from pytask.inputs import Inputs, inputs_of
 from pytask.node.outcome import tellable
 from pytask.node.run import Run
 
@@ -59,6 +60,11 @@ class RunContext:
     def helpers(self) -> Any:
         """The app's helpers."""
         return self._runner.helpers
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the tasks of the workflow returned that this one waited for; read when it is used."""
+        return inputs_of(lambda: self._runner.helpers.store, self._run.workflow, self._run.id)
 
     @property
     def run(self) -> Run:
