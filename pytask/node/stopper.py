@@ -49,10 +49,15 @@ class Stopper:
         if run.phase == BEGIN:
             run.stop_wanted = True
             self.on_early_stop()
-        elif run.task is not None and run.task.steers:
+        elif self._steers(run):
             gevent.spawn(self._tell_steering, run)
         else:
             self.end(run, states.STOPPED)
+
+    def _steers(self, run: Run) -> bool:
+        """Does its task steer others? Its object may not be made yet."""
+        task_class = self.state.classes.get((run.name or b"").decode("utf-8", "replace"))
+        return task_class is not None and task_class.steers
 
     def _tell_steering(self, run: Run) -> None:
         """What steers others stops these first: the wish stands in its record, and its next run obeys it."""
