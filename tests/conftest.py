@@ -12,19 +12,20 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import nursery
 import pytest
 import redis
 
 from pytask import PyTask
 from pytask.embedded import EmbeddedServer
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile pytask anew, one by one
 HERE = Path(__file__).parent
 DEADLINE = 20.0  # seconds that anything may take on a noisy machine
 
@@ -178,7 +179,7 @@ def events(server: Server) -> Iterator[Events]:
 class NodeProcess:
     """A `pytask worker`, its log in a file."""
 
-    process: subprocess.Popen[bytes]
+    process: nursery.Process
     log: Path
     children: list[int] = field(default_factory=list)
 
@@ -235,19 +236,8 @@ def start_node(server: Server, tmp_path: Path) -> Iterator[StartNode]:
         log = tmp_path / f"node-{len(started)}.log"
         settings = {f"PYTASK_{name.upper()}": value for name, value in environ.items()}
         with log.open("wb") as out:
-            command = [
-                sys.executable,
-                "-m",
-                "pytask",
-                "worker",
-                app,
-                "--path",
-                str(HERE),
-                "-u",
-                server.url,
-                *options,
-            ]
-            process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **settings})
+            words = ["worker", app, "--path", str(HERE), "-u", server.url, *options]
+            process = nursery.start(words, stdout=out, stderr=out, environ={**os.environ, **settings})
         node = NodeProcess(process, log)
         started.append(node)
         if ready:

@@ -9,12 +9,11 @@ import ast
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import nursery
 import pytest
 import redis
 from chaos.servers import ServerProcess, find_ports
@@ -294,8 +293,7 @@ def test_the_client_commands_work_as_a_helper(users, start_node):
 
 
 def run_command(environ: dict[str, str], *words: str) -> None:
-    command = [sys.executable, "-m", "pytask", *words]
-    ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    ended = nursery.run(words, environ=environ)
     assert ended.returncode == 0, ended.stderr
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import nursery
 import pytest
 import redis
 from conftest import Server, wait_until
@@ -37,16 +38,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def run(*arguments: str | bytes, stdin: str = "", cwd: Path | None = None, **environ: str) -> Ran[str]:
     """A command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "pytask", *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=40,
-        check=False,
-        cwd=cwd,
-        env=environment(**environ),
-    )
+    return nursery.run(arguments, stdin=stdin, cwd=cwd, environ=environment(**environ))
 
 
 @pytest.fixture
@@ -68,8 +60,8 @@ class Watch:
     def __init__(self, folder: Path, url: str, ids: tuple[str, ...], *options: str) -> None:
         self.out, self.err = folder / "out", folder / "err"
         with self.out.open("wb") as out, self.err.open("wb") as err:
-            command = [sys.executable, "-m", "pytask", "watch", *options, "-u", url, *ids]
-            self.process = subprocess.Popen(command, stdout=out, stderr=err, env=environment())
+            words = ["watch", *options, "-u", url, *ids]
+            self.process = nursery.start(words, stdout=out, stderr=err, environ=environment())
 
     @property
     def lines(self) -> list[str]:

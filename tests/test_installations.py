@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 from collections import Counter
 
+import nursery
 import pytest
 import redis
 from chaos.cluster import Cluster
@@ -129,8 +128,7 @@ def test_the_client_commands_work_there_too(server, start_node):
     start_node()
 
     def pytask(*words: str) -> str:
-        command = [sys.executable, "-m", "pytask", words[0], "-u", server.url, *words[1:]]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = nursery.run([words[0], "-u", server.url, *words[1:]])
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

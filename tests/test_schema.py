@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 
+import nursery
 import pytest
 from conftest import HERE
 
 
 def schema(*arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytask", "schema", *arguments, "--path", str(HERE)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = nursery.run(["schema", *arguments, "--path", str(HERE)])
     assert done.returncode == status, done.stderr
     return done
 

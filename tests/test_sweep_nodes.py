@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import nursery
 import pytest
 from conftest import HERE, wait_until
 from moves import A, Broom
@@ -146,8 +147,7 @@ def test_what_was_claimed_is_run_again_where_the_whole_slot_of_the_queue_is_lost
 
 
 def sweep(server, *options: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytask", "sweep", "-u", server.url, *options]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=40, check=False)
+    ran = nursery.run(["sweep", "-u", server.url, *options])
     assert ran.returncode == status, (ran.stdout, ran.stderr)
     return ran
 

@@ -9,14 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nursery
 import pytest
 import redis
 from conftest import HERE, Events, wait_until
 
 
 def run_worker(*options: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytask", "worker", *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **environ})
+    return nursery.run(["worker", *options], environ={**os.environ, **environ})
 
 
 def node_ids(server) -> set[bytes]:
