@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 MINUTES ?= 60
-# Tests wait for servers and nodes more than they compute: at least four at a time, one a core up to eight.
-JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(max(os.cpu_count() or 1, 4), 8))')
+# Tests wait for servers and nodes more than they compute: two at a time a core, at least four, at most sixteen.
+JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(max(2 * (os.cpu_count() or 1), 4), 16))')
 
 .PHONY: demo test lint types contracts check detection bench bench-quick bench-scale bench-floor bench-drain \
   bench-durable chaos soak clean
@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/pytask demo $(ARGS)
 
 test: $(VENV)/.installed-dev
-	@$(BIN)/python -m pytest -n $(JOBS) -m "not alone and not waits" $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not alone and not waits" $(ARGS)
 	@$(BIN)/python -m pytest -n 3 -m waits $(ARGS)
 	@$(BIN)/python -m pytest -m alone $(ARGS)
 

@@ -223,7 +223,7 @@ def test_a_death_of_the_node_is_no_attempt(server, start_node):
     create(server, "L", "sleep", '{"seconds": 600}', retries="1", timeout="1000")
     server.wait_for_state("L", "RUNNING")
     first.kill()
-    start_node()
+    start_node(node_timeout="2")
     wait_until(lambda: server.field("L", "deliveries") == "1", "it runs again")
     assert server.field("L", "attempt") == "1"
 

@@ -229,7 +229,7 @@ def test_a_stop_that_hangs_stops_the_task_after_five_seconds(attack):
 
 @row("`stop()` hangs")
 def test_a_stop_that_hangs_does_not_hold_the_end_of_the_node_up(attack):
-    attack.start()
+    attack.start(app="hastyapp:app")
     attack.create("S", "bad-stop", {"how": "hang"})
     attack.events.wait_for("S", "running")
     attack.end(0)

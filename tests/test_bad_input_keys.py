@@ -91,7 +91,7 @@ def test_an_id_that_is_parked_outlives_a_queue_of_another_type(attack):
 
 @row("the queue's key becomes another type while a task runs that goes back to it")
 def test_a_task_that_is_put_back_outlives_a_queue_of_another_type(attack):
-    attack.start("--grace", "0")
+    attack.start("--grace", "0", app="hastyapp:app")
     attack.create("F", "sleep", {"seconds": 600})
     attack.server.wait_for_state("F", "RUNNING")
     attack.check_innocents()

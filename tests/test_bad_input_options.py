@@ -254,7 +254,7 @@ def test_a_record_of_many_fields_is_run(attack):
 
 @row("a field `fence`, `node` or `at` that is written over while the task runs")
 def test_a_run_whose_record_says_that_it_is_another_ends_without_a_word(attack):
-    attack.start()
+    attack.start(node_timeout="4")
     ids = [f"{field}-{value}" for field in ("fence", "node", "at") for value in ("text", "inf", "0")]
     for task_id in ids:
         attack.write(task_id, "sleep", {"seconds": 600})
@@ -272,7 +272,7 @@ def test_a_run_whose_record_says_that_it_is_another_ends_without_a_word(attack):
 
 @row("a field `fence`, `node` or `at` that was written over, and the id is pushed again")
 def test_a_record_that_was_written_over_is_run_anew_by_a_push(attack):
-    attack.start()
+    attack.start(node_timeout="4")
     ids = [f"{field}-{value}" for field in ("fence", "node", "at") for value in ("text", "inf", "0")]
     for task_id in ids:
         attack.write(task_id, "sleep", {"seconds": 600})

@@ -23,7 +23,8 @@ import signal
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -369,15 +370,18 @@ def sent_by_scripts() -> dict[str, set[str]]:
     return found
 
 
-def python_calls() -> Iterator[tuple[str, ast.expr]]:
+@cache
+def python_calls() -> list[tuple[str, ast.expr]]:
     """Every call in the package that has an argument: the function's last name, and that argument."""
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and node.args:
-                function = node.func
-                yield getattr(function, "attr", getattr(function, "id", "")), node.args[0]
+    return [
+        (getattr(node.func, "attr", getattr(node.func, "id", "")), node.args[0])
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and node.args
+    ]
 
 
+@cache
 def sent_by_outcomes() -> set[str]:
     """The events that tell of outcomes, which `finish` publishes."""
     return {
@@ -513,6 +517,7 @@ def test_the_page_lists_every_exit_status():
     assert told == {CLEAN, KILLED, USAGE, NO_REDIS, BLOCKED_STATUS}
 
 
+@cache
 def messages() -> list[str]:
     """Every text in the package, with "..." for what is filled in."""
     found = []
