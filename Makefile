@@ -52,10 +52,10 @@ bench-drain: $(VENV)/.installed-dev
 	@$(BIN)/python benchmarks/drain.py $(ARGS)
 
 chaos: $(VENV)/.installed-dev
-	@cd tests && ../$(BIN)/python -m chaos $(ARGS)
+	@cd tests && PYTASK_TEST_FORK=0 ../$(BIN)/python -m chaos $(ARGS)
 
 soak: $(VENV)/.installed-dev
-	@cd tests && ../$(BIN)/python -m chaos.soak --minutes $(MINUTES) $(ARGS)
+	@cd tests && PYTASK_TEST_FORK=0 ../$(BIN)/python -m chaos.soak --minutes $(MINUTES) $(ARGS)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

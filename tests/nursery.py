@@ -2,8 +2,8 @@
 
 A nursery (nursery_process.py) has imported pytask and forks a child for each command, which is a process of its
 own in every other respect: its id, environment, folder, streams, signals and exit status. That spares most of the
-half second that a start takes. With PYTASK_TEST_FORK=0 each command is a new interpreter, as it always is in the
-chaos tests and where a test starts `python -m pytask` itself.
+half second that a start takes. With PYTASK_TEST_FORK=0 each command is a new interpreter, as it always is where a
+test starts `python -m pytask` itself, and with `make chaos` and `make soak`.
 """
 
 from __future__ import annotations

@@ -6,10 +6,11 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import nursery
 
 from chaos import journal
 
@@ -21,7 +22,7 @@ READY_SECONDS = 40.0
 class Node:
     """One process."""
 
-    process: subprocess.Popen[bytes]
+    process: nursery.Process
     log: Path
     frozen: bool = False
 
@@ -83,14 +84,10 @@ class Fleet:
         """Start a node. `environ`: more variables, in lower case without `PYTASK_`."""
         log = self.folder / f"node-{len(self.nodes)}.log"
         settings = {f"PYTASK_{name.upper()}": str(value) for name, value in {**self.settings, **environ}.items()}
-        command = [sys.executable, "-m", "pytask", "worker", self.app, "--path", str(TESTS)]
+        words = ["worker", self.app, "--path", str(TESTS), "-u", url or self.url]
+        environ = {**os.environ, journal.FOLDER: str(self.folder), **self.environ, **settings}
         with log.open("wb") as out:
-            process = subprocess.Popen(
-                [*command, "-u", url or self.url],
-                stdout=out,
-                stderr=out,
-                env={**os.environ, journal.FOLDER: str(self.folder), **self.environ, **settings},
-            )
+            process = nursery.start(words, stdout=out, stderr=out, environ=environ)
         node = Node(process, log)
         self.nodes.append(node)
         if wait:
