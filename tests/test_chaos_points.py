@@ -8,14 +8,25 @@ import signal
 import time
 
 import pytest
-from chaos import points
+from chaos import flows, journal, points
+from chaos.checker import wait_until_ended
 from chaos.proxy import Proxy
 from chaos.rig import Rig, wait_for
 
 REAP_POINTS = [point for point in points.ALL if "reap" in point]
 ADOPTION_POINTS = [point for point in points.ALL if "adoption" in point]
 RESCUE_POINTS = [point for point in points.ALL if "rescue" in point]
-PLAIN_POINTS = [point for point in points.ALL if point not in (*REAP_POINTS, *ADOPTION_POINTS, *RESCUE_POINTS)]
+FLOW_POINTS = {  # of workflows, and the most often that one of the tests comes there
+    "before-lay-out": 1,
+    "after-lay-out": 1,
+    "in-workflow": 6,
+    "before-step": 8,
+    "after-step": 8,
+    "before-workflow-end": 1,
+    "after-workflow-end": 1,
+}
+OTHER_POINTS = (*REAP_POINTS, *ADOPTION_POINTS, *RESCUE_POINTS, *FLOW_POINTS)
+PLAIN_POINTS = [point for point in points.ALL if point not in OTHER_POINTS]
 ROUNDS = int(os.environ.get("PYTASK_TEST_ROUNDS", "1"))
 
 
@@ -89,3 +100,52 @@ def test_a_node_that_dies_while_it_sweeps_leaves_nothing_undone(point, rng):
             rig.ids.append(f"s{number}")
         wait_until_dead(rig, doomed)
         take_over_and_check(rig)
+
+
+def play_workflow(rig, test_point: str, rng) -> None:
+    """A node dies at a point while it runs a workflow alone; another one ends it as it should."""
+    flow = flows.flow_of("W")
+    doomed = rig.start_node(test_point=test_point)
+    rig.app.helpers.store.queues.create([flow.record(rng, 0.01, 0.2)], "")
+    wait_until_dead(rig, doomed)
+    survivor = rig.start_node()
+    assert not wait_until_ended(rig.server, [flow.id], 60), rig.story()
+    rig.ids += flow.ids
+    rig.expected[flow.skipped] = "SKIPPED"
+    verdict = rig.check(more_ends=1)
+    flows.check(flow, rig.server, journal.read(rig.folder), verdict)
+    assert not verdict.problems, f"{verdict.text()}\n{rig.story()}"
+    assert rig.fleet.stop() == [0], survivor.text()
+
+
+@pytest.mark.parametrize("point", FLOW_POINTS)
+def test_a_workflow_ends_right_whose_node_dies_at_a_point(point, rng):
+    with Rig() as rig:
+        play_workflow(rig, f"{point}:{rng.randint(1, FLOW_POINTS[point])}", rng)
+
+
+@pytest.mark.parametrize("turn", range(1, FLOW_POINTS["in-workflow"] + 1))
+def test_a_workflow_ends_right_whose_node_dies_after_each_of_its_steps(turn, rng):
+    with Rig() as rig:
+        play_workflow(rig, f"in-workflow:{turn}", rng)
+
+
+@pytest.mark.parametrize("turn", [2, 3])
+def test_a_stop_of_a_workflow_is_obeyed_whose_node_dies_in_the_middle_of_it(turn, rng):
+    with Rig() as rig:
+        flow = flows.flow_of("W")
+        doomed = rig.start_node(test_point=f"in-workflow:{turn}")
+        rig.app.helpers.store.queues.create([flow.record(rng, 600, 600)], "")
+        first = list(flow.stages[0])
+        rig.wait_for_state(first, "RUNNING")
+        rig.wait_for_state([flow.id], "HELD")
+        rig.app.helpers.stop_task(flow.id)
+        wait_until_dead(rig, doomed)
+        survivor = rig.start_node()
+        rig.wait_for_state([flow.id, *first], "STOPPED")
+        rig.wait_for_state([task_id for stage in flow.stages[1:] for task_id in stage], "SKIPPED")
+        assert not wait_until_ended(rig.server, [flow.id, *flow.ids], 30), rig.story()
+        runs = journal.read(rig.folder)
+        assert not [task_id for stage in flow.stages[1:] for task_id in stage if task_id in runs]
+        assert rig.redis.hget(f"workflow-{flow.id}", "state") == b"STOPPED"
+        assert rig.fleet.stop() == [0], survivor.text()
