@@ -1,0 +1,397 @@
+"""How a workflow is steered: its scripts, what is repaired, what becomes of its records, and hostile keys."""
+
+from __future__ import annotations
+
+import contextlib
+from types import SimpleNamespace
+
+import pytest
+from conftest import wait_until
+
+from pytask import PyTask, group, step
+from pytask.store.addresses import resolve_target
+from pytask.store.store import Store
+from pytask.store.workflows import Noted, Opened
+from pytask.tasks.sweep import Sweep
+
+
+@pytest.fixture
+def node(start_node):
+    return start_node()
+
+
+@pytest.fixture
+def store(server):
+    made = Store(resolve_target(server.url))
+    yield made
+    made.close()
+
+
+def keys_of(server, handle):
+    """What is stored of a workflow and its tasks, but for the lists of what has ended."""
+    return [key for key in server.redis.keys("*") if handle.encode() in key and b"ended" not in key]
+
+
+def states_of(handle):
+    return {row["name"]: row["state"] for row in handle.tasks()}
+
+
+def rows_of(store, workflow=b"W"):
+    return {name: noted.state for found in store.workflows.iter_tasks(workflow) for name, noted in found.items()}
+
+
+def noted(gate=None, feeds=(), when="on_success", allow_failure=False):
+    return Noted("HELD", when, allow_failure, gate, feeds)
+
+
+def lay_out(store, tasks, gates=(), **fields):
+    store.workflows.lay_out(b"W", tasks, gates, {"total": len(tasks), "queue": "mail", **fields})
+
+
+def step_of(store, *ends):
+    rows = [(name.encode(), state.encode()) for name, state in ends]
+    return store.workflows.step({b"W": rows})[b"W"]
+
+
+# The scripts.
+
+
+def test_what_is_laid_out_is_not_undone_by_a_late_repeat(store, server):
+    tasks = {"a": noted(feeds=(0,)), "b": noted(gate=0)}
+    lay_out(store, tasks, [("row", 1)], title="T")
+    assert step_of(store, ("a", "SUCCESS")) == [b"wake", b"mail"]
+    before = {key: server.redis.dump(key) for key in server.redis.keys("*")}
+    lay_out(store, tasks, [("row", 1)], title="another")
+    assert {key: server.redis.dump(key) for key in server.redis.keys("*")} == before
+    assert store.workflows.get_noted(b"W", ["a", "b", "c"]) == [
+        Noted("SUCCESS", "on_success", False, None, (0,)),
+        tasks["b"],
+        None,
+    ]
+
+
+def test_a_step_counts_each_end_once_and_wakes_until_the_gate_was_seen_to(store):
+    lay_out(store, {"a": noted(feeds=(0,)), "b": noted(feeds=(0,)), "c": noted(gate=0)}, [("row", 2)])
+    assert step_of(store, ("a", "SUCCESS")) == [b"ok", b"mail"]
+    assert step_of(store, ("a", "ERROR")) == [b"ok", b"mail"]
+    assert store.workflows.get_ready(b"W", 9) == []
+    assert step_of(store, ("b", "SUCCESS"), ("b", "SUCCESS")) == [b"wake", b"mail"]
+    assert store.workflows.get_ready(b"W", 9) == [Opened(0, b"row", False)]
+    assert step_of(store, ("b", "SUCCESS")) == [b"wake", b"mail"]
+    store.workflows.drop_ready(b"W", 0)
+    assert step_of(store, ("b", "SUCCESS")) == [b"ok", b"mail"]
+    assert step_of(store, ("c", "SKIPPED")) == [b"wake", b"mail"]
+    found = store.workflows.get(b"W")
+    assert (found[b"done"], found[b"failed"], found[b"SUCCESS"], found[b"SKIPPED"]) == (b"3", b"0", b"2", b"1")
+
+
+@pytest.mark.parametrize("state", ["ERROR", "EXCEPTION", "TIMEOUT", "EXPIRED", "LOST", "STOPPED"])
+def test_a_failure_goes_on_along_the_gates_unless_it_is_allowed(store, state):
+    tasks = {"a": noted(feeds=(0,)), "b": noted(gate=0, feeds=(1,)), "c": noted(gate=1), "d": noted(feeds=(2,)),
+             "e": noted(feeds=(3,), allow_failure=True), "f": noted(gate=3), "g": noted(gate=2)}  # fmt: skip
+    lay_out(store, tasks, [("one", 1), ("two", 1), ("three", 1), ("four", 1)])
+    step_of(store, ("a", state), ("b", "SUCCESS"), ("d", "SUCCESS"), ("e", state))
+    assert {row: failed for _, row, failed in store.workflows.get_ready(b"W", 9)} == {
+        b"one": True, b"two": True, b"three": False, b"four": False,
+    }  # fmt: skip
+    assert store.workflows.get(b"W")[b"failed"] == b"1"
+
+
+def test_a_step_of_what_is_no_end_or_no_task_changes_nothing(store):
+    lay_out(store, {"a": noted()})
+    assert step_of(store, ("a", "RUNNING"), ("a", "RETRY"), ("b", "SUCCESS")) == [b"ok", b"mail"]
+    assert rows_of(store) == {"a": "HELD"}
+
+
+def test_a_step_of_a_workflow_that_is_not_there(store, server):
+    assert step_of(store, ("a", "SUCCESS")) == [b"gone"]
+    server.redis.set("workflow-W", "no hash")
+    assert step_of(store, ("a", "SUCCESS")) == [b"gone"]
+    server.redis.delete("workflow-W")
+    lay_out(store, {"a": noted()})
+    for key in ("tasks", "open", "ready"):
+        server.redis.rename("{workflow-W}:" + key, "aside") if key == "tasks" else None
+        server.redis.set("{workflow-W}:" + key, "of another type")
+        assert step_of(store, ("a", "SUCCESS")) == [b"gone"]
+        server.redis.delete("{workflow-W}:" + key)
+        server.redis.rename("aside", "{workflow-W}:tasks") if key == "tasks" else None
+    assert step_of(store, ("a", "SUCCESS")) == [b"wake", b"mail"]
+
+
+def test_a_held_task_waits_once_its_turn_has_come(store, server):
+    server.redis.hset("task-a", mapping={"task": "noop", "state": "HELD", "queue": "mail"})
+    server.redis.hset("task-b", mapping={"task": "noop", "state": "RUNNING"})
+    server.redis.hset("task-c", mapping={"task": "pytask/workflow", "state": "HELD", "fence": "5"})
+    server.redis.set("task-e", "no hash")
+    ids = [b"a", b"b", b"c", b"d", b"e"]
+    answers = [[b"WAIT", b"mail"], [b"RUNNING", b""], [b"HELD", b""], [b"missing"], [b"missing"]]
+    assert store.workflows.unhold(ids) == answers
+    assert store.workflows.unhold(ids) == answers
+    assert server.state("a") == "WAIT"
+
+
+def test_only_what_was_never_begun_is_skipped(store, server):
+    fields = {
+        "a": {"state": "HELD"},
+        "b": {"state": "WAIT"},
+        "c": {"state": "SCHEDULED", "due": "9e9"},
+        "d": {"state": "RUNNING", "fence": "5", "attempt": "1"},
+        "e": {"state": "RETRY", "fence": "5", "attempt": "1"},
+        "f": {"state": "HELD", "fence": "5"},
+        "g": {"state": "SCHEDULED", "limits": "max-noop 1"},
+        "h": {"state": "SUCCESS"},
+    }
+    for name, own in fields.items():
+        server.redis.hset(f"task-{name}", mapping={"task": "noop", **own})
+    ids = [name.encode() for name in fields]
+
+    def skipped(**how):
+        return [answer[0].decode() for answer in store.workflows.skip(ids, 'a "reason"', **how)]
+
+    assert skipped() == ["SKIPPED", "WAIT", "SCHEDULED", "RUNNING", "RETRY", "HELD", "SCHEDULED", "SUCCESS"]
+    both = ["SKIPPED", "SKIPPED", "SKIPPED", "RUNNING", "RETRY", "HELD", "SCHEDULED", "SUCCESS"]
+    assert skipped(waiting=True) == both
+    assert skipped(waiting=True) == both
+    assert server.field("a", "output") == 'a "reason"'
+    assert float(server.field("b", "ended")) > 0
+
+
+def test_what_ended_without_a_claim_is_entered_once(store, server):
+    for _ in range(2):
+        store.workflows.note_ended("mail", [b"a", b"b"], "SKIPPED", 3)
+    store.workflows.note_ended("mail", [b"c", b"d"], "SKIPPED", 3)
+    assert server.redis.zrange("{new-task:mail}:ended", 0, -1) == [b"b", b"c", b"d"]
+    assert server.redis.hgetall("{new-task:mail}:counts") == {b"SKIPPED": b"4"}
+    store.workflows.note_ended("other", [b"a"], "SKIPPED", 0)
+    assert not server.redis.exists("{new-task:other}:ended")
+
+
+# What is repaired.
+
+
+def wake(store, server, workflow="W"):
+    """As the sweep does where a workflow has not moved for a while."""
+    store.workflows.ask_for_check(workflow.encode())
+    server.redis.lpush("new-task", workflow)
+
+
+def test_an_end_that_the_workflow_never_heard_of_is_found(app, node, store, server):
+    handle = app.start_workflow([[step("noop", queue="nobody")] * 2, ["noop"]], workflow_id="W")
+    wait_until(lambda: server.redis.llen("new-task:nobody") == 2 and server.state("W") == "HELD")
+    for name, state in (("0", "STOPPED"), ("1", "SUCCESS")):  # as their records say; no word of it to the workflow
+        server.redis.hset(f"task-W:{name}", "state", state)
+    assert handle.state() == "RUNNING"
+    wake(store, server)
+    assert handle.wait(20) == "ERROR"
+    assert states_of(handle) == {"0": "STOPPED", "1": "SUCCESS", "2": "SKIPPED"}
+
+
+def test_a_task_whose_record_was_removed_counts_as_lost(app, node, store, server):
+    handle = app.start_workflow([["loop"], ["noop"]], workflow_id="W")
+    wait_until(lambda: states_of(handle)["0"] == "RUNNING")
+    server.redis.delete("task-W:0")
+    wake(store, server)
+    assert handle.wait(20) == "ERROR"
+    assert server.field("W", "output") == "1 of 2 tasks failed: 0 (LOST)"
+    assert states_of(handle)["1"] == "SKIPPED"
+
+
+def test_a_gate_that_opened_and_was_forgotten_is_seen_to(app, node, store, server):
+    handle = app.start_workflow([["noop"], ["noop"]], workflow_id="W", delay=3600)
+    server.wait_for_state("W", "SCHEDULED")
+    lay_out(store, {"0": noted(feeds=(0,)), "1": noted(gate=0)}, [('{"needs":1,"after":["0"],"tasks":["1"]}', 1)],
+            state="RUNNING", made=1, queue="", last='{"needs":1,"after":["1"],"tasks":[]}', returns="list")  # fmt: skip
+    server.redis.hset("task-W:1", mapping={"task": "noop", "data": "{}", "state": "HELD", "workflow": "W"})
+    step_of(store, ("0", "SUCCESS"))
+    server.redis.delete("{workflow-W}:ready")
+    store.workflows.ask_for_check(b"W")
+    server.redis.hset("task-W", mapping={"state": "WAIT", "due": 0})
+    server.redis.lpush("new-task", "W")
+    assert handle.get(20) == [None]
+
+
+def sweep_of(app):
+    """A sweep as a node runs it."""
+    sweep = Sweep.__new__(Sweep)
+    sweep._context = SimpleNamespace(helpers=app.helpers, id="pytask/sweep@here")
+    sweep.__init__()
+    sweep._sleep = lambda _seconds: None  # which would ask for the lease that a node may have
+    return sweep
+
+
+def test_the_sweep_wakes_workflows_that_have_not_moved_for_a_while(app, server, store):
+    for name, touched in (("W", 1), ("moves", 9e9)):
+        app.start_workflow([["noop"]], workflow_id=name)
+        store.workflows.enter(name.encode())
+        store.workflows.set(name.encode(), touched=touched, queue="mail")
+    sweep_of(app)._wake_workflows()
+    assert server.redis.lrange("new-task:mail", 0, -1) == [b"W"]
+    sweep_of(app)._wake_workflows()  # a moment later it has been asked already
+    assert server.redis.llen("new-task:mail") == 1
+
+
+def test_the_sweep_removes_what_is_left_of_a_workflow_whose_record_was_removed(app, node, server, store):
+    handle = app.start_workflow([["loop"], ["noop"]], workflow_id="W")
+    wait_until(lambda: states_of(handle)["0"] == "RUNNING")
+    server.redis.delete("task-W")
+    store.workflows.set(b"W", touched="soon")  # and somebody has written what is no time
+    sweep_of(app)._wake_workflows()
+    wait_until(lambda: [key for key in server.redis.keys("*") if b"W" in key and b"claims" not in key] == [])
+
+
+# What becomes of its records.
+
+
+def test_the_records_of_its_tasks_stay_until_it_has_ended_and_go_with_it(app, start_node, server):
+    start_node(result_ttl="1", failure_ttl="1")
+    handle = app.start_workflow(
+        [["noop", step("boom", allow_failure=True), group(["noop"])], [("pause", {"seconds": 2})]]
+    )
+    wait_until(lambda: states_of(handle)["3"] == "RUNNING")
+    wait_until(lambda: not server.redis.exists("end-task"))
+    assert server.redis.ttl(f"task-{handle}:0") == -1
+    assert server.redis.ttl(f"task-{handle}:2:0") == -1
+    wait_until(
+        lambda: [key for key in server.redis.keys("*") if handle.encode() in key and b"ended" not in key] == []
+    )
+    wait_until(lambda: app.helpers.count_workflows() == 0)
+
+
+def test_a_workflow_that_keeps_itself_keeps_its_tasks(app, start_node, server):
+    start_node(result_ttl="0")
+    handle = app.start_workflow([["noop"]], cleanup=False)
+    assert handle.wait(20) == "SUCCESS"
+    other = app.helpers.start_task("noop")
+    wait_until(lambda: not server.redis.exists(f"task-{other}"), "Cleanup has come by")
+    assert server.redis.ttl(f"task-{handle}:0") == server.redis.ttl(f"workflow-{handle}") == -1
+
+
+def test_a_task_whose_workflow_is_gone_expires_like_any_other(start_node, server):
+    start_node(result_ttl="1")
+    for name in ("W:0", "other"):  # one of a workflow that is not there, one whose id says nothing of it
+        server.redis.hset(f"task-{name}", mapping={"task": "noop", "workflow": "W"})
+        server.redis.lpush("new-task", name)
+    wait_until(lambda: not server.redis.keys("task-[Wo]*"))
+    server.redis.hset("task-{W:0", mapping={"task": "noop", "workflow": "{W"})
+    server.redis.lpush("new-task", "{W:0")
+    wait_until(lambda: not server.redis.keys("task-{W*"))
+
+
+def test_a_restarted_workflow_runs_all_of_its_tasks_again(app, node, server):
+    handle = app.start_workflow([[("sleep", {"seconds": 0}), "fail"], ["noop"]], workflow_id="W")
+    for turn in (1, 2):
+        assert handle.wait(20) == "ERROR"
+        server.wait_until_idle()
+        assert server.redis.llen("runs:W:0") == turn
+        assert handle.info()["states"] == {"SUCCESS": 1, "ERROR": 1, "SKIPPED": 1}
+        handle.restart()
+        wait_until(lambda turn=turn: server.redis.llen("runs:W:0") == turn + 1)
+
+
+def test_a_node_that_ends_returns_a_workflow_to_the_others(app, start_node, server):
+    first = start_node()
+    handle = app.start_workflow([[("sleep", {"seconds": 1})] * 20, ["noop"] * 20, ["noop"]])
+    wait_until(lambda: states_of(handle)["19"] == "RUNNING")
+    start_node()
+    assert first.terminate() == 0
+    assert handle.wait(30) == "SUCCESS"
+
+
+# Limits, queues, names.
+
+
+def test_a_unique_workflow_holds_its_lock_until_its_end(app, node, server):
+    spec = {"stages": [[{"task": "pause", "data": {"seconds": 2}}], [{"task": "noop"}]]}
+    first = app.helpers.start_task("pytask/workflow", spec, unique="nightly")
+    server.wait_for_state(f"{first}:0", "RUNNING")
+    server.wait_for_state(first, "HELD")
+    assert app.helpers.start_task("pytask/workflow", spec, unique="nightly") == first
+    assert first.get(20) == [None]
+    server.wait_until_idle()
+    assert not server.redis.keys("unique-*")
+    assert app.helpers.start_task("pytask/workflow", spec, unique="nightly") != first
+
+
+def test_a_workflow_of_a_named_queue_is_steered_there_and_its_tasks_run_in_theirs(app, start_node, server):
+    start_node("-q", "mail", "-q", "crawl")
+    handle = app.start_workflow([[step("noop", queue="crawl")], [step("noop", queue="mail")]], queue="mail")
+    assert handle.wait(20) == "SUCCESS"
+    wait_until(lambda: server.redis.hgetall("{new-task:mail}:counts") == {b"SUCCESS": b"2"})
+    assert server.redis.hgetall("{new-task:crawl}:counts") == {b"SUCCESS": b"1"}
+
+
+def test_what_waits_in_a_queue_that_nobody_serves_is_skipped_by_a_stop(app, node, server):
+    handle = app.start_workflow([[step("noop", queue="nobody")], [step("noop", queue="nobody")]])
+    wait_until(lambda: server.redis.llen("new-task:nobody") == 1 and server.state(handle) == "HELD")
+    assert handle.stop() is True
+    assert handle.wait(20) == "STOPPED"
+    assert states_of(handle) == {"0": "SKIPPED", "1": "SKIPPED"}
+    assert server.redis.hgetall("{new-task:nobody}:counts") == {b"SKIPPED": b"2"}
+
+
+def test_a_stop_reaches_the_workflows_inside_a_workflow(app, node, server):
+    handle = app.start_workflow([[group(["loop", "noop"])], ["noop"]], workflow_id="W")
+    wait_until(lambda: server.state("W:0:0") == "RUNNING" and server.state("W:0") == "HELD")
+    assert handle.stop() is True
+    assert handle.wait(20) == "STOPPED"
+    assert server.state("W:0:0") == server.state("W:0") == "STOPPED"
+
+
+@pytest.mark.parametrize("name", ["a{b", "a}b", "{a}"])
+def test_an_id_with_a_brace_is_refused(server, node, name):
+    server.create(name, "pytask/workflow", '{"stages": [[{"task": "noop"}]]}')
+    server.wait_for_state(name, "ERROR")
+    assert "must not have a brace" in server.field(name, "output")
+
+
+@pytest.mark.parametrize("spec", ['{"chunks": 2}', '{"chunks": 2, "title": "T"}'])
+def test_parts_that_are_not_there_or_no_spec_are_told_of(server, node, spec):
+    server.create("W", "pytask/workflow", spec)
+    server.wait_for_state("W", "ERROR")
+    assert server.field("W", "output") == "the parts of its spec are not there"
+    server.redis.rpush("{workflow-V}:spec", '{"stages"', ": no json")
+    server.create("V", "pytask/workflow", spec)
+    server.wait_for_state("V", "ERROR")
+    assert "its spec cannot be read" in server.field("V", "output")
+
+
+def test_outputs_that_are_too_large_together_are_left_to_the_records(start_node, server):
+    start_node(max_data="2000")
+    with contextlib.closing(PyTask(server.url, max_data=2000)) as app:
+        handle = app.start_workflow([[("echo", {"text": "x" * 900})] * 3])
+        assert "have more than max_data (2000 bytes)" in handle.get(20)["omitted"]
+
+
+def test_a_push_of_a_held_task_starts_nothing(app, node, server, events):
+    handle = app.start_workflow([[("pause", {"seconds": 2})], ["noop", group(["noop"])]], workflow_id="W")
+    wait_until(lambda: states_of(handle)["0"] == "RUNNING")
+    server.redis.lpush("new-task", "W:1", "W:2")
+    assert events.wait_for("W:1", "ignored")["data"] == {"state": "HELD"}
+    assert events.wait_for("W:2", "ignored")["data"] == {"state": "HELD"}
+    assert handle.wait(20) == "SUCCESS"
+
+
+def test_pushing_a_workflow_again_and_again_changes_nothing(app, node, server):
+    handle = app.start_workflow([[("sleep", {"seconds": 0.2})] * 3, [("sleep", {"seconds": 0})]], workflow_id="W")
+    for _ in range(200):
+        server.redis.lpush("new-task", "W")
+    assert handle.wait(20) == "SUCCESS"
+    server.wait_until_idle()
+    assert [server.redis.llen(f"runs:W:{name}") for name in range(4)] == [1, 1, 1, 1]
+
+
+def test_a_large_workflow_costs_the_server_no_more_for_each_task(app, node, server):
+    def calls(tasks):
+        before = server.redis.info("commandstats")
+        handle = app.start_workflow([["noop"] * tasks, ["noop"]])
+        assert handle.wait(60) == "SUCCESS"
+        server.wait_until_idle()
+        after = server.redis.info("commandstats")
+        names = ("cmdstat_hget", "cmdstat_hset", "cmdstat_hmget", "cmdstat_hgetall", "cmdstat_publish")
+        return (
+            sum(after.get(n, {"calls": 0})["calls"] - before.get(n, {"calls": 0})["calls"] for n in names) / tasks
+        )
+
+    calls(10)
+    small, large = calls(200), calls(4000)
+    assert large < 1.2 * small, f"{small:.1f} and {large:.1f} commands a task"
