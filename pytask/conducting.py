@@ -24,7 +24,7 @@ from pytask.workflow import NAME, Plan, check_ids, id_of, names_of, plan_of
 BATCH = 500  # tasks a round trip
 CHUNK = 256 * 1024  # bytes of a spec that is written in parts
 FORCED_WAIT = 10.0  # seconds for the end of a workflow that is removed while it goes on
-FIELDS = ("state", "title", "created", "ended")  # of the record of a workflow's task
+FIELDS = ("task", "state", "title", "created", "ended")  # of the record of a workflow's task
 COUNTS = ("total", "done", "failed")  # of the workflow's own
 MOST_PAGE = 10_000
 
@@ -127,7 +127,9 @@ class Conducting:
         (row,) = self._stand([raw])
         if row is not None:
             own = self.store.workflows.get(raw)
-            row["states"] = {state: int(own[state.encode()]) for state in states.MOVES if state.encode() in own}
+            row["states"] = {
+                state: int(own[state.encode()]) for state in sorted(states.MOVES) if state.encode() in own
+            }
             output = self.store.records.get_fields(raw, ("output",))[0] if row["state"] in CLOSED else None
             row["output"] = None if output is None else wire.to_str(output)
         return row
@@ -164,7 +166,7 @@ class Conducting:
     def _names(self, raw: bytes) -> list[str]:
         """The names of the tasks, in order; none where what a producer wrote is no spec."""
         text, record = self.store.workflows.get_spec(raw), self.store.records.get_fields(raw, ("task", "data"))
-        if record[0] is None:
+        if record[0] != NAME.encode():
             raise gone(raw)
         try:
             return names_of(wire.decode_object(text or record[1] or b"{}"))
@@ -193,13 +195,13 @@ class Conducting:
         return rows
 
     def _stand(self, ids: Sequence[bytes]) -> list[dict[str, Any] | None]:
-        """How workflows stand; None for each of which there is no record."""
+        """How workflows stand; None for each of which there is no record, or that of another task."""
         if not ids:
             return []
         records = self.store.records.get_each(ids, FIELDS)
         own = self.store.workflows.get_each(ids, COUNTS)
         return [
-            None if record is None else _row(task_id, record, counts)
+            _row(task_id, record, counts) if record and record[0] == NAME.encode() else None
             for task_id, record, counts in zip(ids, records, own, strict=True)
         ]
 
@@ -260,8 +262,8 @@ def _start_of(page: object, limit: object) -> int:
 
 
 def _row(task_id: bytes, record: Sequence[bytes | None], counts: Sequence[bytes | None]) -> dict[str, Any]:
-    state, title, *times = record
-    total, done, failed = [None if value is None else int(value) for value in counts]
+    _, state, title, *times = record
+    total, done, failed = map(_number, counts)
     created, ended = map(_seconds, times)
     told = wire.to_str(state or states.WAIT.encode())
     return {
@@ -274,6 +276,10 @@ def _row(task_id: bytes, record: Sequence[bytes | None], counts: Sequence[bytes 
         "created": created,
         "ended": ended,
     }
+
+
+def _number(raw: bytes | None) -> int | None:
+    return int(raw) if raw is not None and raw.isdigit() else None
 
 
 def _seconds(raw: bytes | None) -> float | None:

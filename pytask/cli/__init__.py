@@ -34,6 +34,8 @@ COMMANDS = {
     "sweep": "pytask.cli.sweep",
     "watch": "pytask.cli.inspect",
     "worker": "pytask.cli.worker",
+    "workflow": "pytask.cli.workflows",
+    "workflows": "pytask.cli.workflows",
 }
 
 
