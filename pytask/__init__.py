@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from pytask.errors import PyTaskError, TaskFailed, TaskGone, TaskTimeout
     from pytask.helpers import PyTaskHelpers, run_loop
     from pytask.retry import exponential
+    from pytask.schedule import RegularSchedule
     from pytask.task import Task
     from pytask.tasks.cleanup import Cleanup
     from pytask.tasks.monitor import Monitor
+    from pytask.tasks.scheduler import Scheduler
     from pytask.tasks.sweep import Sweep
 
 __all__ = [
@@ -29,6 +31,8 @@ __all__ = [
     "PyTask",
     "PyTaskError",
     "PyTaskHelpers",
+    "RegularSchedule",
+    "Scheduler",
     "Sweep",
     "Task",
     "TaskFailed",
@@ -50,6 +54,8 @@ _HOMES = {
     "PyTask": "pytask.app",
     "PyTaskError": "pytask.errors",
     "PyTaskHelpers": "pytask.helpers",
+    "RegularSchedule": "pytask.schedule",
+    "Scheduler": "pytask.tasks.scheduler",
     "Sweep": "pytask.tasks.sweep",
     "Task": "pytask.task",
     "TaskFailed": "pytask.errors",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from pytask import settings as settings_module
 from pytask.app_workflows import AppWorkflows
+from pytask.declaring import DeclaresSchedules
 from pytask.errors import ConfigurationError, TaskDefinitionError, UnknownTaskError
 from pytask.functions import FunctionTask, TaskFunction, make_class
 from pytask.helpers import PyTaskHelpers
@@ -32,10 +33,10 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound=type[Task])
 P = ParamSpec("P")
 R = TypeVar("R")
-BUILT_IN_LOCAL = ("pytask/monitor", "pytask/cleanup", "pytask/sweep")
+BUILT_IN_LOCAL = ("pytask/monitor", "pytask/cleanup", "pytask/sweep", "pytask/scheduler")
 
 
-class PyTask(AppWorkflows):
+class PyTask(AppWorkflows, DeclaresSchedules):
     """An app: where Redis is, which tasks there are, and how to make and control them.
 
     ::
@@ -55,6 +56,7 @@ class PyTask(AppWorkflows):
         self.settings: Settings = settings_module.load(self._arguments)
         self.tasks: dict[str, type[Task]] = {}
         self._local: list[tuple[str, dict[str, Any]]] = []
+        self._schedules = {}
         self.exception_handlers: list[Callable[[BaseException], Any]] = []
         self.hooks = Hooks()
         self._lock = threading.RLock()
@@ -235,6 +237,7 @@ class PyTask(AppWorkflows):
                     store, self.settings.queues, self.tasks, max_data=self.settings.max_data
                 )
                 self._helpers.run_here = self.run_now
+                self._helpers.declared_schedules = self._schedules
             return self._helpers
 
     @property
@@ -361,10 +364,18 @@ class PyTask(AppWorkflows):
         from pytask.tasks.call import allowing
         from pytask.tasks.cleanup import Cleanup
         from pytask.tasks.monitor import Monitor
+        from pytask.tasks.scheduler import Scheduler
         from pytask.tasks.sweep import Sweep
         from pytask.tasks.workflow import steering
 
-        ours = (Monitor, Cleanup, Sweep, allowing(self.settings.callable_prefixes), steering(self.settings))
+        ours = (
+            Monitor,
+            Cleanup,
+            Sweep,
+            Scheduler,
+            allowing(self.settings.callable_prefixes),
+            steering(self.settings),
+        )
         return {task_class.NAME: task_class for task_class in ours}
 
     def _local_tasks(self) -> list[tuple[type[Task], dict[str, Any]]]:
@@ -392,6 +403,8 @@ class PyTask(AppWorkflows):
                 "interval": settings.sweep_interval,
                 "node_timeout": settings.node_timeout,
             }
+        if name == "pytask/scheduler":
+            return {"unknown_wait": settings.unknown_wait}
         if name == "pytask/cleanup":
             return {
                 "result_ttl": settings.result_ttl,

@@ -11,6 +11,7 @@
     ├── UnknownTaskError        a task name is not registered
     ├── TaskNotFoundError       there is no record for this id
     │   └── TaskGone            ... while its result is waited for: it is not kept any more, or there never was one
+    ├── ScheduleNotFoundError   there is no schedule of this name
     ├── TaskFailed              the task whose result is wanted ended otherwise than in SUCCESS
     ├── TaskTimeout             it has not ended in time
     ├── TaskStateError          the record's state does not allow what was asked
@@ -59,6 +60,10 @@ class TaskNotFoundError(PyTaskError, LookupError):
 
 class TaskGone(TaskNotFoundError):
     """There is no record of a task whose result is wanted: it is not kept any more, or there never was one."""
+
+
+class ScheduleNotFoundError(PyTaskError, LookupError):
+    """There is no schedule of this name."""
 
 
 class TaskFailed(PyTaskError):

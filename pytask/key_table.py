@@ -25,7 +25,8 @@ KEY_TABLE = (
         "<ns>task-<id>",
         "hash",
         "task",
-        "producer, create, begin, finish, emit, unknown, survive, restart, stop, unhold, skip, cleanup, purge",
+        "producer, create, draft, begin, finish, emit, unknown, survive, restart, stop, unhold, skip, cleanup, "
+        "purge",
         "until Cleanup or its producer removes it",
         "the record of a task",
     ),
@@ -302,6 +303,22 @@ KEY_TABLE = (
         "node, helpers",
         "as long as their records, the newest 10,000",
         "ids of ended workflows; score = when they are forgotten",
+    ),
+    KeyRow(
+        "<ns>schedule-<name>",
+        "hash",
+        "schedule",
+        "producer, define_schedule, pause_schedule, advance_schedule, strike_fires, helpers",
+        "until somebody removes it",
+        "what a schedule is, and how far it has come",
+    ),
+    KeyRow(
+        "<ns>schedules",
+        "zset",
+        "schedules",
+        "producer, take_schedules, return_schedule, helpers",
+        "while there are schedules",
+        "names of schedules; score = epoch seconds at which nodes look at it next",
     ),
     KeyRow(
         "<ns>node-<node>",

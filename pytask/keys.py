@@ -110,6 +110,7 @@ class Keys:
         "end_failed",
         "end_takers",
         "prefix",
+        "schedules",
         "workflows",
         "workflows_ended",
     )
@@ -120,6 +121,7 @@ class Keys:
         self._queues: dict[str, QueueKeys] = {}
         self.control_pattern = self._task + b"*" + CONTROL_SUFFIX
         self.end = prefix + b"end-task"
+        self.schedules = prefix + b"schedules"
         self.workflows = prefix + b"workflows"
         self.workflows_ended = b"{" + self.workflows + b"}:ended"
         self.end_takers = self._end_tag() + b"takers"
@@ -195,6 +197,10 @@ class Keys:
     def lock(self, label: str) -> bytes:
         """Who holds the lock of a unique task; the label begins with `unique-`."""
         return self.prefix + label.encode("utf-8", "backslashreplace")
+
+    def schedule(self, name: bytes) -> bytes:
+        """What a schedule is, and how far it has come."""
+        return self.prefix + b"schedule-" + name
 
     def workflow(self, workflow: bytes) -> WorkflowKeys:
         """The keys of a workflow, which must not have a brace: they would lie elsewhere."""

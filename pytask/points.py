@@ -41,6 +41,10 @@ POINTS: Final = (
     "after-workflow-end",
     "before-rescue",
     "after-rescue",
+    "before-draft",
+    "after-draft",
+    "after-win",
+    "after-start",
 )
 """Every name that `reach` is called with, in the order of a task's life."""
 

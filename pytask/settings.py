@@ -127,7 +127,7 @@ _ROWS = (
     _integer("threads", 32, "threads", "How many calls of `in_thread` run at once on a node.", 1, 1000),
     Setting("callable_prefixes", "dotted paths", (), "Modules whose functions tasks may call by path."),
     Setting("durable", "boolean", False, "Whether a write counts only when a replica has confirmed it (`WAIT`)."),
-    Setting("local_tasks", "boolean", True, "Whether the node runs Monitor, Cleanup and Sweep by itself."),
+    Setting("local_tasks", "boolean", True, "Whether the node runs Monitor, Cleanup and the others by itself."),
 )
 
 SETTINGS: Mapping[str, Setting] = MappingProxyType({row.name: row for row in _ROWS})

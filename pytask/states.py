@@ -42,7 +42,7 @@ MEANINGS = {
     SCHEDULED: "waits for a time before its first start",
     RETRY: "waits for a time after a failed attempt",
     RUNNING: "claimed by a node, in a greenlet",
-    HELD: "a later stage of a workflow, in no queue",
+    HELD: "a later stage of a workflow, or a fire that is not won yet; in no queue",
     STOPPED: "stopped by request; the record stays",
     SUCCESS: "`start()` returned; `output` is its value as JSON",
     ERROR: "the task raised `Task.Error`, or its input is no good; `output` is the message",

@@ -220,6 +220,10 @@ def row_of(key: str) -> str:
         return "{<ns>task-<id>}:events"
     if key in ("held", "line", "meter"):
         return "{<ns>limit-<label>}:" + key
+    if key == "schedule":
+        return "<ns>schedule-<name>"
+    if key == "schedules":
+        return "<ns>schedules"
     if key == "workflow":
         return "<ns>workflow-<id>"
     if key in ("tasks", "gates", "open", "ready"):

@@ -139,6 +139,7 @@ def pattern(key: bytes, keys: Keys, queue: QueueKeys) -> str:
         return "<q>"
     text = text.replace(keys.prefix.decode(), "<ns>", 1) if keys.prefix else text
     text = text.replace("limit-LABEL", "limit-<label>").replace("unique-TASK-DIGEST", "unique-<task>-<digest>")
+    text = text.replace("schedule-NAME", "schedule-<name>")
     return re.sub("(task|workflow)-" + ID.decode(), r"\1-<id>", text)
 
 
@@ -150,8 +151,12 @@ def test_the_table_holds_every_key_that_the_module_makes_and_no_other():
     made |= {keys.end_of(NODE), keys.end_takers, keys.end_failed, keys.end_dead}
     limit = keys.limit("LABEL")
     made |= {limit.held, limit.line, limit.meter, keys.lock("unique-TASK-DIGEST")}
+    made |= {keys.schedule(b"NAME"), keys.schedules}
     made |= {*keys.workflow(ID).all, keys.workflows, keys.workflows_ended}
     assert {pattern(key, keys, queue) for key in made} == {row.pattern for row in KEY_TABLE}
+
+
+SLOTS = {"task", "queue", "end-task", "limit", "own", "schedule", "schedules", "workflow", "workflows"}
 
 
 def test_the_rows_of_the_table_are_complete_and_differ():
@@ -159,7 +164,7 @@ def test_the_rows_of_the_table_are_complete_and_differ():
     for row in KEY_TABLE:
         assert isinstance(row, KeyRow)
         assert row.type in {"hash", "list", "set", "zset", "string", "stream"}
-        assert row.slot in {"task", "queue", "end-task", "limit", "own", "workflow", "workflows"}
+        assert row.slot in SLOTS
         assert row.writers
         assert row.lifetime
         assert row.holds

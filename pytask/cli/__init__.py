@@ -26,6 +26,8 @@ COMMANDS = {
     "restart": "pytask.cli.control",
     "result": "pytask.cli.results",
     "resume": "pytask.cli.queues",
+    "schedule": "pytask.cli.schedules",
+    "schedules": "pytask.cli.schedules",
     "schema": "pytask.cli.schema",
     "send": "pytask.cli.results",
     "show": "pytask.cli.inspect",

@@ -61,7 +61,7 @@ def start(
     new_id = secrets.token_hex(16) if task_id is None else task_id
     status = 0
     with interruptible(), connected(where) as connection, contextlib.ExitStack() as stack:
-        values = {**_object(data), **dict(map(_pair, pairs))}
+        values = data_of(data, pairs)
         raw = wire.id_to_bytes(new_id)
         if task_id is not None:
             _refuse_taken(connection.helpers, task_id)
@@ -75,6 +75,11 @@ def start(
         if feed is not None:
             status = follow(feed, make_screen(as_json=as_json), Ends(connection, [raw]))
     sys.exit(status)
+
+
+def data_of(text: str | None, pairs: Sequence[str]) -> dict[str, Any]:
+    """The data that --data and KEY=VALUE pairs say. Raises UsageError."""
+    return {**_object(text), **dict(map(_pair, pairs))}
 
 
 def _object(text: str | None) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pytask.store.membership import Membership, NodeRecords
 from pytask.store.purge import Purge
 from pytask.store.queues import Queues
 from pytask.store.records import Records
+from pytask.store.schedules import Schedules
 from pytask.store.subscription import Subscription
 from pytask.store.sweep import Traces
 from pytask.store.target import Target
@@ -77,6 +78,7 @@ class Store:
         self.node_records = NodeRecords(self.client, self.keys)
         self.traces = Traces(self.client, self.keys)
         self.limits = Limits(self.client, self.keys)
+        self.schedules = Schedules(self.client, self.keys)
         self.workflows = Workflows(self.client, self.keys)
         self.expiry = Expiry(self.records, self.workflows)
 

@@ -41,7 +41,7 @@ local ENDED = {SUCCESS = 1, ERROR = 1, EXCEPTION = 1, TIMEOUT = 1, EXPIRED = 1, 
 -- Every field that a record may have; 2: an option that the node reads; a duration (3) and a time (4) that are read here
 local FIELDS = {task = 1, data = 1, queue = 1, created = 1, state = 1, fence = 1, node = 1, at = 1, closed = 1, attempt = 1,
   started = 1, last_update = 1, ended = 1, output = 1, progress = 1, deliveries = 1, suspect = 1, due_used = 1, unknown = 1,
-  control = 1, workflow = 2, title = 1, cleanup = 1, rescheduling = 1, result_ttl = 1, failure_ttl = 1, limits = 1,
+  control = 1, workflow = 2, schedule = 1, title = 1, cleanup = 1, rescheduling = 1, result_ttl = 1, failure_ttl = 1, limits = 1,
   delay = 3, expires_in = 3, due = 4, expires = 4,
   timeout = 2, retries = 2, retry_delay = 2, retry_on = 2, no_retry_on = 2, kept = 2,
   unique = 2, max_running = 2, concurrency_key = 2, max_running_per_key = 2, rate = 2, rate_key = 2}

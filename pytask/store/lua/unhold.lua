@@ -1,4 +1,4 @@
--- unhold: let held tasks wait in their queues: their turn in the workflow has come. The caller pushes them.
+-- unhold: let held tasks wait in their queues: their turn in the workflow has come, or their fire was won. The caller pushes them.
 -- KEYS  task, ...   (all in one slot on a cluster)
 -- ARGV  none
 -- Returns for each: {state, queue field or ''}; {'missing'}. HELD becomes WAIT; any other state is left as it is, so that a
@@ -13,6 +13,7 @@ local function unhold(key)
   if state == 'HELD' and not h[3] then
     state = 'WAIT'
     redis.call('HSET', key, 'state', state, 'last_update', now)
+    redis.call('PERSIST', key) -- a draft would go by itself
     redis.call('PUBLISH', key, '{"event":"wait","data":null}')
   end
   return {state, h[2] or ''}
