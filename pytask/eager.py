@@ -30,7 +30,8 @@ class EagerContext:
         self.id = secrets.token_hex(16)
         self.fence = 1
         self.attempt = 1
-        self.deliveries = 0
+        self.deliveries = self.replica = 0
+        self.replicas = 1
 
     @property
     def redis(self) -> Any:

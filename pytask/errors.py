@@ -12,6 +12,7 @@
     ├── TaskNotFoundError       there is no record for this id
     │   └── TaskGone            ... while its result is waited for: it is not kept any more, or there never was one
     ├── ScheduleNotFoundError   there is no schedule of this name
+    ├── ServiceNotFoundError    there is no service of this name
     ├── TaskFailed              the task whose result is wanted ended otherwise than in SUCCESS
     ├── TaskTimeout             it has not ended in time
     ├── TaskStateError          the record's state does not allow what was asked
@@ -64,6 +65,10 @@ class TaskGone(TaskNotFoundError):
 
 class ScheduleNotFoundError(PyTaskError, LookupError):
     """There is no schedule of this name."""
+
+
+class ServiceNotFoundError(PyTaskError, LookupError):
+    """There is no service of this name."""
 
 
 class TaskFailed(PyTaskError):

@@ -24,6 +24,7 @@ from pytask.names import check_queue_name
 from pytask.producing import Producing, as_field
 from pytask.queue_control import QueueControl
 from pytask.scheduling import Scheduling
+from pytask.serving import Serving
 from pytask.settings import SETTINGS
 from pytask.store.store import Store
 from pytask.task import Task
@@ -48,7 +49,9 @@ def run_loop(function: Callable[[], Any], interval: float) -> NoReturn:
         time.sleep(max(began + turn * interval - time.monotonic(), 0))
 
 
-class PyTaskHelpers(Producing, Calling, QueueControl, MassControl, Collecting, Following, Conducting, Scheduling):
+class PyTaskHelpers(
+    Producing, Calling, QueueControl, MassControl, Collecting, Following, Conducting, Scheduling, Serving
+):
     """The helpers of one app: `task_app.helpers`, and `self.helpers` in a task.
 
     `queues` are the names of the queues that lists cover unless told otherwise; `classes` are the task classes

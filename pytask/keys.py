@@ -34,6 +34,7 @@ class QueueKeys:
         "nodes",
         "paused",
         "purged",
+        "replicas",
         "sweep",
         "tag",
     )
@@ -55,6 +56,7 @@ class QueueKeys:
         self.counts = tag + b"counts"
         self.paused = tag + b"paused"
         self.purged = tag + b"purged"
+        self.replicas = tag + b"replicas"
         self.sweep = tag + b"sweep"
 
     def claims_of(self, node: bytes) -> bytes:
@@ -111,6 +113,9 @@ class Keys:
         "end_takers",
         "prefix",
         "schedules",
+        "service_counts",
+        "services",
+        "services_changed",
         "workflows",
         "workflows_ended",
     )
@@ -122,6 +127,9 @@ class Keys:
         self.control_pattern = self._task + b"*" + CONTROL_SUFFIX
         self.end = prefix + b"end-task"
         self.schedules = prefix + b"schedules"
+        self.services = prefix + b"services"
+        self.service_counts = b"{" + self.services + b"}:counts"
+        self.services_changed = b"{" + self.services + b"}:changed"
         self.workflows = prefix + b"workflows"
         self.workflows_ended = b"{" + self.workflows + b"}:ended"
         self.end_takers = self._end_tag() + b"takers"
@@ -205,6 +213,14 @@ class Keys:
     def workflow(self, workflow: bytes) -> WorkflowKeys:
         """The keys of a workflow, which must not have a brace: they would lie elsewhere."""
         return WorkflowKeys(self.prefix + b"workflow-" + workflow)
+
+    def service(self, service: bytes) -> bytes:
+        """The definition of a service."""
+        return self.prefix + b"service-" + service
+
+    def service_applied(self, service: bytes) -> bytes:
+        """What has been done of the definition of a service, whose name must not have a brace."""
+        return b"{" + self.service(service) + b"}:applied"
 
     def end_of(self, node: bytes) -> bytes:
         """The ended ids that the Cleanup of one node has taken."""

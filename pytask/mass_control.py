@@ -61,8 +61,11 @@ class MassControl:
         for batch in _batches([wire.id_to_bytes(task_id) for task_id in ids]):
             answers = self.store.records.stop_each(batch, "", ())
             rows = [(i, answer) for i, answer in zip(batch, answers, strict=True) if answer[0] == b"ok"]
+            homes = defaultdict(list)
             for task_id, answer in rows:
-                self._follow_up(self.store.keys.queue_of_record(b"", answer[3]), [(task_id, answer)])
+                homes[self.store.keys.queue_of_record(b"", answer[3])].append((task_id, answer))
+            for home, group in homes.items():
+                self._follow_up(home, group)
             asked += sum(answer[5] == b"1" for _, answer in rows)
         return asked
 

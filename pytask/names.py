@@ -17,7 +17,7 @@ DEFAULT_QUEUE = ""
 DEFAULT_QUEUE_WORD = "default"
 """How people write the default queue."""
 
-RESERVED_PREFIXES = ("task-", "new-task", "end-task", "node-", "schedule-", "workflow-")
+RESERVED_PREFIXES = ("task-", "new-task", "end-task", "node-", "schedule-", "workflow-", "service-")
 """No namespace begins so: its keys and channels would match patterns such as `task-*`."""
 
 TASK_NAME = re.compile(r"[A-Za-z0-9_./:-]{1,200}")
@@ -38,6 +38,11 @@ def check_queue_name(name: object) -> str:
 def queue_label(name: str) -> str:
     """A canonical queue name as people write it: `'default'` for the default queue."""
     return name or DEFAULT_QUEUE_WORD
+
+
+def check_service_name(name: object) -> str:
+    """The name of a service."""
+    return _check_alphabet("service name", name, _RULE)
 
 
 def check_namespace(namespace: object) -> str:

@@ -47,6 +47,14 @@ class TaskContext(Protocol):
         """How many starts a node's death ended."""
 
     @property
+    def replica(self) -> int:
+        """Its number among the replicas of its service."""
+
+    @property
+    def replicas(self) -> int:
+        """How many replicas its service has."""
+
+    @property
     def redis(self) -> Any:
         """A redis-py client for the task's own use."""
 
@@ -247,6 +255,16 @@ class Task:
         are read when one is first asked for, and kept; raises StoreUnavailable where they cannot be read.
         """
         return given_inputs(None) if self._context is None else self._running.inputs
+
+    @property
+    def replica(self) -> int:
+        """Which replica of its service this is, from 0; 0 where it is none."""
+        return self._running.replica
+
+    @property
+    def replicas(self) -> int:
+        """How many replicas its service has now: it may change while the task runs. 1 where it is none."""
+        return self._running.replicas
 
     @property
     def redis(self) -> Any:

@@ -53,7 +53,7 @@ def in_namespace(words: list[str], namespace: str) -> list[str]:
     """The same rights in a namespace, made as the page says: by a replacement in the patterns."""
     if not namespace:
         return words
-    begins = "task-|new-task|end-task|node-|alive-|unique-|limit-|workflow"
+    begins = "task-|new-task|end-task|node-|alive-|unique-|limit-|workflow|service|schedule"
     names = re.compile(rf"^((?:%[RW]+)?[~&]\{{?)(?=(?:{begins}))")
     return [names.sub(rf"\g<1>{namespace}:", word) for word in words]
 

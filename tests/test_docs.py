@@ -224,6 +224,12 @@ def row_of(key: str) -> str:
         return "<ns>schedule-<name>"
     if key == "schedules":
         return "<ns>schedules"
+    if key == "services":
+        return "<ns>services"
+    if key == "service":
+        return "<ns>service-<name>"
+    if key == "applied":
+        return "{<ns>service-<name>}:applied"
     if key == "workflow":
         return "<ns>workflow-<id>"
     if key in ("tasks", "gates", "open", "ready"):

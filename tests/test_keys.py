@@ -140,6 +140,7 @@ def pattern(key: bytes, keys: Keys, queue: QueueKeys) -> str:
     text = text.replace(keys.prefix.decode(), "<ns>", 1) if keys.prefix else text
     text = text.replace("limit-LABEL", "limit-<label>").replace("unique-TASK-DIGEST", "unique-<task>-<digest>")
     text = text.replace("schedule-NAME", "schedule-<name>")
+    text = text.replace("service-NAME", "service-<name>")
     return re.sub("(task|workflow)-" + ID.decode(), r"\1-<id>", text)
 
 
@@ -152,11 +153,14 @@ def test_the_table_holds_every_key_that_the_module_makes_and_no_other():
     limit = keys.limit("LABEL")
     made |= {limit.held, limit.line, limit.meter, keys.lock("unique-TASK-DIGEST")}
     made |= {keys.schedule(b"NAME"), keys.schedules}
+    made |= {keys.service(b"NAME"), keys.service_applied(b"NAME")}
+    made |= {keys.services, keys.service_counts, keys.services_changed}
     made |= {*keys.workflow(ID).all, keys.workflows, keys.workflows_ended}
     assert {pattern(key, keys, queue) for key in made} == {row.pattern for row in KEY_TABLE}
 
 
-SLOTS = {"task", "queue", "end-task", "limit", "own", "schedule", "schedules", "workflow", "workflows"}
+SLOTS = {"task", "queue", "end-task", "limit", "own", "schedule", "schedules", "service", "services",
+         "workflow", "workflows"}  # fmt: skip
 
 
 def test_the_rows_of_the_table_are_complete_and_differ():
@@ -178,6 +182,12 @@ def test_the_keys_of_a_limit_share_a_slot():
 def test_the_keys_of_a_workflow_share_a_slot():
     assert len({key_slot(key) for key in Keys("shop").workflow(b"w").all}) == 1
     assert key_slot(Keys("shop").workflows) == key_slot(Keys("shop").workflows_ended)
+
+
+def test_the_keys_of_a_service_share_a_slot_and_those_of_all_services_another():
+    keys = Keys("shop")
+    assert key_slot(keys.service(b"x")) == key_slot(keys.service_applied(b"x"))
+    assert len({key_slot(key) for key in (keys.services, keys.service_counts, keys.services_changed)}) == 1
 
 
 def test_the_slot_of_a_row_is_that_of_its_keys():

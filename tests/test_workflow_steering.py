@@ -199,8 +199,9 @@ def test_a_task_whose_record_was_removed_counts_as_lost(app, node, store, server
 def test_a_gate_that_opened_and_was_forgotten_is_seen_to(app, node, store, server):
     handle = app.start_workflow([["noop"], ["noop"]], workflow_id="W", delay=3600)
     server.wait_for_state("W", "SCHEDULED")
-    lay_out(store, {"0": noted(feeds=(0,)), "1": noted(gate=0)}, [('{"needs":1,"after":["0"],"tasks":["1"]}', 1)],
-            state="RUNNING", made=1, queue="", last='{"needs":1,"after":["1"],"tasks":[]}', returns="list")  # fmt: skip
+    gates = [('{"needs":1,"after":["0"],"tasks":["1"]}', 1)]
+    fields = {"state": "RUNNING", "made": 1, "last": '{"needs":1,"after":["1"],"tasks":[]}', "returns": "list"}
+    lay_out(store, {"0": noted(feeds=(0,)), "1": noted(gate=0)}, gates, **fields, queue="")
     server.redis.hset("task-W:1", mapping={"task": "noop", "data": "{}", "state": "HELD", "workflow": "W"})
     step_of(store, ("0", "SUCCESS"))
     server.redis.delete("{workflow-W}:ready")

@@ -30,6 +30,8 @@ COMMANDS = {
     "schedules": "pytask.cli.schedules",
     "schema": "pytask.cli.schema",
     "send": "pytask.cli.results",
+    "service": "pytask.cli.services",
+    "services": "pytask.cli.services",
     "show": "pytask.cli.inspect",
     "start": "pytask.cli.control",
     "stop": "pytask.cli.control",

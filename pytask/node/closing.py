@@ -56,6 +56,7 @@ class Closing(Outbox):
         self._ended = self.box(self._send_ended)
         self._parks = self.box(self._send_parks)
         self._misses = self.box(self._send_misses)
+        self._hands = self.box(self._send_hands)
         self._releases = self.box(self._send_releases)
 
     def release(self, run: Run, mode: str, state: bytes = b"") -> None:
@@ -98,6 +99,9 @@ class Closing(Outbox):
             self.release(run, "end", state)
         elif state in PARKED:
             self.park(run, due or b"0")
+        elif run.target:
+            run.phase = RELEASE
+            self.add(self._hands, run, None)
         else:
             self.release(run, "head")
 
@@ -197,6 +201,17 @@ class Closing(Outbox):
         points.reach("after-park")
         self._forget(rows)
         self.on_parked(queue.name)
+
+    def _send_hands(self, queue: QueueKeys, node: bytes, rows: list[Row]) -> None:
+        """Give claims up to other nodes, and tell these."""
+        for target in sorted({run.target for run, _ in rows}):
+            mine = [(run, what) for run, what in rows if run.target == target]
+            points.reach("before-hand")
+            self.store.claims(queue.name).hand(node, target, [(run.id, run.fence) for run, _ in mine])
+            points.reach("after-hand")
+            self._forget(mine)
+            with contextlib.suppress(StoreUnavailable):  # it looks there now and then
+                self.store.node_records.tell(target, queue.key)
 
     def _send_misses(self, queue: QueueKeys, node: bytes, rows: list[Row]) -> None:
         triples = [(run.id, run.fence, run.claim.how) for run, _ in rows]

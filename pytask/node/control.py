@@ -49,6 +49,7 @@ class Control(Service):
         self.report = report
         self.make_listener = make_listener
         self.standing = Event()
+        self.on_told: Callable[[bytes], None] = lambda _queue: None  # with the key of a queue: see to its inbox
         self.on_cut: Callable[[], None] = lambda: None  # called when the subscription is gone
 
     def run(self) -> None:
@@ -77,6 +78,9 @@ class Control(Service):
         self.start()
 
     def _take(self, message: Message) -> None:
+        if message.channel == self.state.store.keys.alive(self.state.id):
+            self.on_told(message.data)
+            return
         task_id = self.state.store.keys.id_of_control(message.channel)
         run = self.state.registry.find(self.state.queue_names, task_id)
         if run is not None:

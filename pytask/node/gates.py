@@ -171,7 +171,9 @@ class Gates(Service):
         try:
             data = run.data if run.size else b"{}"
             options = self._options_of(task_class)
-            return Visitor(run, read_demand(task_class.NAME, data, run.options or {}, options))
+            demand = read_demand(task_class.NAME, data, run.options or {}, options)
+            # the replicas of a service are unique by their numbers
+            return Visitor(run, demand if run.replica is None else demand._replace(lock=""))
         except InvalidInputError:  # it ends as ERROR when it starts
             return Visitor(run, NOTHING)
 

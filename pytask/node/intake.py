@@ -7,6 +7,7 @@ lost loses nothing.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import time
@@ -63,6 +64,7 @@ class Intake(Service):
         self.doing = CLAIM  # what it waits for
         self.answered = time.monotonic()  # when a claim was answered last
         self.paused = False
+        self.expects = False  # do other nodes put ids into the inbox?
         self.on_paused: Callable[[QueueKeys], None] = lambda _queue: None  # called at each look at a paused queue
         self.share = state.registry.share_of(queue.name)
         self._blocked = False
@@ -191,7 +193,7 @@ class Intake(Service):
         self._blocked = self._moved = True
         try:
             while not self.waiting.wait_for_id(node, self.block):
-                if not self._settled or node != self.state.id or not self.may_take():
+                if self.expects or not self._settled or node != self.state.id or not self.may_take():
                     self._settled = True
                     return
         finally:
@@ -202,6 +204,18 @@ class Intake(Service):
         if self._blocked:
             self.stop()
             self.start()
+
+    def look(self) -> None:
+        """Something may stand in the inbox: claim it now, or give it back where there is no room for it."""
+        self.expects = True
+        if self._blocked:
+            self.interrupt()
+        elif not self.may_take():
+            gevent.spawn(self._empty_inbox)
+
+    def _empty_inbox(self) -> None:
+        with contextlib.suppress(StoreError):  # it is looked at again
+            self.claims.give_back(self.state.id)
 
     def begin_anew(self) -> bool:
         """Begin again, on new connections; False where claims are being begun, which must not be cut short."""

@@ -40,7 +40,8 @@ class LocalRun:
         self.task: Task | None = None
         self.greenlet: gevent.Greenlet | None = None
         self.state = states.WAIT
-        self.fence = self.deliveries = 0
+        self.fence = self.deliveries = self.replica = 0
+        self.replicas = 1
         self.attempt = 1
 
     @property

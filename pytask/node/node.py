@@ -20,6 +20,7 @@ from gevent.event import Event
 from pytask.errors import StoreError, StoreRefused, StoreUnavailable
 from pytask.hooks import Hook, Hooks
 from pytask.keys import QueueKeys
+from pytask.node.balance import Balance
 from pytask.node.capture import Capture
 from pytask.node.closing import Closing
 from pytask.node.control import Control
@@ -101,6 +102,7 @@ class Node:
             for queue in self.state.queues.values()
         ]
         self.promoters = {name: Promoter(self.state, name) for name in self.state.queue_names}
+        self.balance = Balance(self.state, self.stopper, {intake.queue.name: intake for intake in self.intakes})
         self.watchdog = Watchdog(self.intakes, self.heartbeat)
         self.hurry = Event()
         self.on_identity: Callable[[str], object] = lambda _label: None
@@ -122,6 +124,7 @@ class Node:
         self.gates.begin = self.starter.begin_or_return
         self.reconcile.heartbeat = self.heartbeat
         self.heartbeat.listening = self.control.standing.is_set
+        self.control.on_told = self._see_to_inbox
         self.control.on_cut = self.heartbeat.look
         self.reconcile.on_refused = self.identity.refuse
         self.identity.on_given_up = self._interrupt_intakes
@@ -150,6 +153,11 @@ class Node:
     def _listen(self, channels: list[bytes], patterns: list[bytes]) -> Listener:
         return self.store.listen(channels=channels, patterns=patterns, name="pytask:control")
 
+    def _see_to_inbox(self, queue: bytes) -> None:
+        for intake in self.intakes:
+            if intake.queue.key == queue:
+                intake.look()
+
     def _after_beat(self) -> None:
         self.identity.wake()
         self.reconcile.wake()
@@ -166,7 +174,7 @@ class Node:
         promoters = self.promoters.values()
         return [
             self.closing, self.report, self.probation, self.lines, self.gates, self.identity, self.reconcile,
-            self.control, *promoters, self.presence, self.watchdog,
+            self.control, *promoters, self.presence, self.balance, self.watchdog,
         ]  # fmt: skip
 
     # Start.
@@ -241,6 +249,8 @@ class Node:
     def stop(self) -> bool:
         """End in order. True where nothing but forever tasks had to be cut short."""
         self.state.want(False)
+        with contextlib.suppress(StoreError):
+            self.balance.leave()
         for intake in self.intakes:
             intake.finish(timeout=2.0)
         self._give_back()
@@ -259,7 +269,11 @@ class Node:
 
     def _restless(self) -> list[Run]:
         """Runs that are not waited for: they go on for ever, or know how to stop."""
-        return [run for run in self._open_runs() if run.task is not None and _gives_way(run)]
+        return [
+            run
+            for run in self._open_runs()
+            if run.replica is not None or (run.task is not None and _gives_way(run))
+        ]
 
     def _put_back(self, runs: list[Run]) -> None:
         for run in runs:

@@ -87,8 +87,8 @@ def timed_out(seconds: float, note: str = "") -> Outcome:
 
 
 def retry(failed: Outcome, attempt: int, seconds: float) -> Outcome:
-    """The attempt failed, and another one follows in so many seconds."""
-    words = failed.output.decode("utf-8", "backslashreplace")
+    """The attempt failed (or it is a replica of a service that has ended); another follows in so many seconds."""
+    words = None if failed.state == states.SUCCESS else failed.output.decode("utf-8", "backslashreplace")
     told = {"attempt": attempt, "state": failed.state, "error": words, "delay": round(seconds, 3)}
     event = wire.encode_event("retry", wire.encode_json(told))
     return Outcome(states.RETRY, failed.output, event, failed.error, b"+%.6f" % seconds)

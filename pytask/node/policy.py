@@ -24,6 +24,8 @@ log = logging.getLogger("pytask.task")
 NAMES = ("timeout", "retries", "retry_delay", "retry_on", "no_retry_on")
 DELAY = retry.exponential()
 RETRIED = frozenset({states.EXCEPTION, states.TIMEOUT})
+RESTARTED_ON_FAILURE = frozenset({states.ERROR, states.EXCEPTION, states.TIMEOUT})
+RESTARTED = RESTARTED_ON_FAILURE | {states.SUCCESS, states.DISCARDED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ def judge(run: Run, error: BaseException, failed: Outcome | None = None) -> Outc
 
 def _seconds_to_the_next(run: Run, error: BaseException, failed: Outcome) -> float | None:
     """How long to wait before another attempt; None where there is none."""
+    if run.replica is not None:  # its service decides; but the task may have asked for a time
+        return error.after if isinstance(error, Task.Retry) else None
     policy: Policy | None = run.policy
     if policy is None or isinstance(error, BadInput):
         return None
@@ -91,6 +95,13 @@ def _seconds_to_the_next(run: Run, error: BaseException, failed: Outcome) -> flo
     if not policy.retries or not _counts(policy, error, failed):
         return None
     return retry.delay_after(policy.retry_delay, run.attempt)
+
+
+def again(run: Run, outcome: Outcome) -> Outcome:
+    """The outcome of a run that has ended; of a replica of a service RETRY where it is to be started again."""
+    if run.replica is None or outcome.state not in (RESTARTED_ON_FAILURE if run.replica.on_failure else RESTARTED):
+        return outcome
+    return outcomes.retry(outcome, run.attempt, run.replica.next_delay())
 
 
 def _counts(policy: Policy, error: BaseException, failed: Outcome) -> bool:

@@ -18,6 +18,7 @@ from pytask.keys import QueueKeys
 from pytask.node.closing import Closing
 from pytask.node.outbox import Outbox, Row, iter_answered
 from pytask.node.outcome import Outcome, failure
+from pytask.node.policy import again
 from pytask.node.run import Run
 from pytask.node.state import NodeState
 from pytask.settings import Settings
@@ -114,7 +115,7 @@ class Report(Outbox):
                 log.warning(
                     "task %s (id %s) ended as EXCEPTION: %s", wire.shown(_name(run)), wire.shown(run.id), text
                 )
-                self.finish(run, failure(states.EXCEPTION, text))
+                self.finish(run, again(run, failure(states.EXCEPTION, text)))
             else:
                 self._follow(run, answer)
 

@@ -17,6 +17,7 @@ from gevent.event import Event
 
 from pytask.keys import QueueKeys
 from pytask.limits import Demand
+from pytask.node.replica import Replica
 from pytask.node.shares import Share, Shares
 from pytask.queue_names import Share as Plan
 from pytask.store.claims import Claim
@@ -34,9 +35,8 @@ class Run:
     __slots__ = (
         "attempt", "claim", "cleanup", "data", "deliveries", "demand", "fence", "greenlet", "has_more",
         "hooked", "id", "kept", "key", "lends", "mail", "name", "node", "once", "options", "phase",
-        "policy", "progress", "queue", "runs", "size", "stop_wanted", "stopping", "suspect", "takes_place",
-        "task", "timer", "told", "waits", "wish",
-        "workflow",
+        "policy", "progress", "queue", "replica", "runs", "size", "stop_wanted", "stopping", "suspect",
+        "takes_place", "target", "task", "timer", "told", "waits", "wish", "workflow",
     )  # fmt: skip
 
     def __init__(self, queue: QueueKeys, node: bytes, claim: Claim) -> None:
@@ -67,6 +67,8 @@ class Run:
         self.cleanup = True
         self.options: dict[str, bytes] | None = None  # that its record sets and a node reads
         self.demand: Demand | None = None  # the limits and the lock that it has to give up at its end
+        self.replica: Replica | None = None  # of a service
+        self.target = b""  # the node that it is handed over to when it is put back
         self.told = b""  # what its gates told it: for its next begin
         self.has_more = False  # a timer, progress, messages or output, which are put away at its end
         self.workflow = b""  # of which its task is one

@@ -52,6 +52,16 @@ class RunContext:
         return self._run.deliveries
 
     @property
+    def replica(self) -> int:
+        """Its number among the replicas of its service, from 0; 0 where it is none."""
+        return self._run.replica.number if self._run.replica else 0
+
+    @property
+    def replicas(self) -> int:
+        """How many replicas its service has now; 1 where it is none."""
+        return self._runner.state.counts.get(self._run.replica) if self._run.replica else 1
+
+    @property
     def redis(self) -> Any:
         """The client that the tasks of the node share."""
         return self._runner.redis()

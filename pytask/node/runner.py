@@ -22,7 +22,7 @@ from pytask.node import outcome as outcomes
 from pytask.node.building import embody, initialise, read_data, resolve
 from pytask.node.hooks import call_each, run_inside
 from pytask.node.outcome import Outcome, UnknownName
-from pytask.node.policy import Policy, judge, policy_of
+from pytask.node.policy import Policy, again, judge, policy_of
 from pytask.node.report import Report
 from pytask.node.run import FINISH, RUN, Run
 from pytask.node.run_context import RunContext
@@ -212,8 +212,12 @@ class Runner:
             _put_away(run)
         if run.suspect:
             self.on_suspect_end()
+        ended_as = outcome.state
+        if run.replica is not None:
+            outcome = again(run, outcome)
+            self.state.counts.on_change()
         if outcome.error is not None:
-            self._tell(run, outcome)
+            self._tell(run, outcome, ended_as)
         if run.hooked is not None:
             self.tell_end(run, outcome.state)
         self.report.finish(run, outcome)
@@ -224,7 +228,7 @@ class Runner:
         if task is not None:
             call_each(self.state.hooks.end, task, state, may_be_killed=False)
 
-    def _tell(self, run: Run, outcome: Outcome) -> None:
+    def _tell(self, run: Run, outcome: Outcome, ended_as: str) -> None:
         error = outcome.error
         assert error is not None
         if outcome.state == states.RETRY:
@@ -239,7 +243,7 @@ class Runner:
             type(error).__name__,
             wire.shown(outcomes.text_of(error), 200),
         )
-        if outcome.state == states.EXCEPTION:
+        if ended_as == states.EXCEPTION:  # of a replica, too: it never ends otherwise
             call_handlers(self.state, error, may_be_killed=False)
 
 

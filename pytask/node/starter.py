@@ -18,6 +18,7 @@ from pytask.limits import parse_demand
 from pytask.node.closing import OVER, Closing
 from pytask.node.outbox import MOST_BYTES, iter_batches
 from pytask.node.probation import Probation
+from pytask.node.replica import take_replica
 from pytask.node.report import Report
 from pytask.node.run import BEGIN, RUN, Run
 from pytask.node.runner import Runner
@@ -226,6 +227,8 @@ class Starter:
     def _run(self, run: Run, answer: list[Any]) -> None:
         self._take_in(run, answer)
         self.runner.launch(run)
+        if run.replica is not None:
+            self.state.counts.on_change()
         if run.suspect:
             self.probation.watch(run)
         if run.stop_wanted:
@@ -241,18 +244,19 @@ class Starter:
             _, run.name, run.data = answer
             run.size = len(answer[2])
             run.attempt, run.deliveries, run.suspect = 1, 0, 0
-            run.once, run.cleanup, run.options = False, True, None
+            run.once, run.cleanup, run.options, run.replica = False, True, None, None
             return
         (_, run.name, run.data, run.size, run.attempt, run.deliveries, cleanup, run.suspect, once, strange,
          *options) = answer  # fmt: skip
         run.cleanup = cleanup != b"false"
         run.once = bool(once)
-        run.options = None
+        run.options = run.replica = None
         if options:
             words = iter(options)
             run.options = {name.decode(): value for name, value in zip(words, words, strict=True)}
             run.kept = run.options.pop("kept", b"") == b"1"
             run.workflow = _workflow_of(run, run.options.pop("workflow", b""))
+            run.replica = take_replica(run.options, self.state.counts.version)
         if strange:
             self._tell_of(run, strange)
 

@@ -83,6 +83,12 @@ class Claims:
         )  # fmt: skip
         self.client.call("release", keys, [node, keep_ended, KEEP_DEAD, *chain.from_iterable(releases)])
 
+    def hand(self, node: bytes, other: bytes, rows: Sequence[tuple[bytes, bytes]]) -> int:
+        """Give claims (id, fence) up to another node; how many stand in its inbox, the others in the queue."""
+        k = self.keys
+        keys = (k.key, k.claims, k.claims_of(node), k.again, k.due, k.control, k.nodes, k.inbox(other))
+        return int(self.client.call("hand", keys, [node, other, *chain.from_iterable(rows)]))
+
     def park(self, node: bytes, parks: Sequence[tuple[bytes, bytes, bytes]]) -> None:
         """Give claims up until a time: id, fence, epoch seconds."""
         k = self.keys

@@ -70,7 +70,8 @@ def as_dict(reply: object) -> dict[bytes, bytes]:
 
 
 # What a replica need not have heard of, even where everything else waits for one.
-FLEETING = frozenset({"beat", "emit", "PING", "PUBLISH", "BLMOVE", "HGETALL", "HMGET", "HGET", "LRANGE", "LLEN",
+FLEETING = frozenset({"beat", "emit", "PING", "PUBLISH", "BLMOVE", "HGETALL", "HMGET", "HGET", "GET",
+                      "LRANGE", "LLEN",
                       "EXISTS", "XRANGE", "ZRANGE", "ZMSCORE", "PUBSUB", "SCAN", "HSCAN", "HKEYS", "INFO",
                       "CONFIG", "look", "lease", "glance"})  # fmt: skip
 

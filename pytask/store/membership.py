@@ -155,6 +155,10 @@ class NodeRecords:
         """Tell an event of the node itself, on the channel with the name of its record."""
         self.client.execute("PUBLISH", self.keys.node(node), event)
 
+    def tell(self, node: bytes, queue: bytes) -> None:
+        """Let a node know that something stands in its inbox of the queue with this key. May be lost."""
+        self.client.execute("PUBLISH", self.keys.alive(node), queue, patience=0)
+
     def remove(self, node: bytes) -> None:
         """Remove the record at a clean end."""
         self.client.execute("DEL", self.keys.node(node))

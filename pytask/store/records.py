@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pytask import states
 from pytask.errors import StoreUnavailable
 from pytask.keys import Keys
-from pytask.store.client import Client, as_dict
+from pytask.store.client import Client, as_dict, by_slot
 
 
 class Keep(NamedTuple):
@@ -236,6 +236,13 @@ class Records:
         keys = [key for i in ids for key in (self.keys.task(i), self.keys.events(i)) if key]
         if keys:
             self.client.pipeline([("DEL", key) for key in keys])
+
+    def are_there(self, ids: Sequence[bytes]) -> bool:
+        """Has every one of these tasks a record? One command for those of a slot."""
+        keys = [self.keys.task(task_id) for task_id in ids]
+        groups: Sequence[Sequence[int]] = [range(len(keys))] if self.client.servers.one else by_slot(keys)
+        found: list[int] = self.client.pipeline([("EXISTS", *[keys[n] for n in group]) for group in groups])
+        return sum(found) == len(keys)
 
     def remove(self, task_id: bytes) -> bool:
         """Remove a record; False where there was none."""

@@ -21,6 +21,7 @@ from pytask.store.purge import Purge
 from pytask.store.queues import Queues
 from pytask.store.records import Records
 from pytask.store.schedules import Schedules
+from pytask.store.services import Services
 from pytask.store.subscription import Subscription
 from pytask.store.sweep import Traces
 from pytask.store.target import Target
@@ -79,6 +80,7 @@ class Store:
         self.traces = Traces(self.client, self.keys)
         self.limits = Limits(self.client, self.keys)
         self.schedules = Schedules(self.client, self.keys)
+        self.services = Services(self.client, self.keys)
         self.workflows = Workflows(self.client, self.keys)
         self.expiry = Expiry(self.records, self.workflows)
 

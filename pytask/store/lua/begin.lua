@@ -13,8 +13,10 @@
 --   {'gate', ...}: it may start when its limits let it; as `run`, and nothing was written
 --   {'run', task, data, bytes of data, attempt, deliveries, cleanup, suspect, once, unknown fields, option, value, ...};
 --     data is false where it is absent or too large; once is 1 where it may start only once; the options are those that a
---     node reads, and times that are none. {'run', task, data} is the first start of a task of which all else is 0 or absent
--- A second run with the same fence answers `run`, `gate`, `probation` or `tail` again and changes nothing.
+--     node reads (service, replica, replicas, restart and backoff among them), and times that are none.
+--     {'run', task, data} is the first start of a task of which all else is 0 or absent
+-- A second run with the same fence answers `run`, `gate`, `probation` or `tail` again and changes nothing, but that a
+-- replica of a service which reads its record anew notes which revision of that it uses.
 local node, queue, first, limit, most = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local wish = ARGV[6]
 local CAREFUL = math.max(math.min(limit - 1, 2), 1) -- from so many counted deaths on a task starts on probation
@@ -44,8 +46,11 @@ local FIELDS = {task = 1, data = 1, queue = 1, created = 1, state = 1, fence = 1
   control = 1, workflow = 2, schedule = 1, title = 1, cleanup = 1, rescheduling = 1, result_ttl = 1, failure_ttl = 1, limits = 1,
   delay = 3, expires_in = 3, due = 4, expires = 4,
   timeout = 2, retries = 2, retry_delay = 2, retry_on = 2, no_retry_on = 2, kept = 2,
+  service = 1, replica = 1, replicas = 1, restart = 1, backoff = 1, revision = 1, uses = 1,
   unique = 2, max_running = 2, concurrency_key = 2, max_running_per_key = 2, rate = 2, rate_key = 2}
 FIELDS['local'] = 1
+local OF_SERVICE = {'service', 'replica', 'replicas', 'restart', 'backoff'} -- what the node wants to know of a replica
+local STEADY = 60 -- seconds of a replica's run after which its next failure counts as the first one
 local MOST_FIELDS = 64 -- of a record that is read whole
 local LONGEST = 4096 -- bytes of an option that go to the node; `unique` may be a key of any length
 local UNITS = {[''] = 1, s = 1, ms = 0.001, m = 60, h = 3600, d = 86400}
@@ -143,9 +148,33 @@ local function tail(state, due, h, limits)
   return {'tail', state, due, h.cleanup or '', limits or '', h.workflow or ''}
 end
 
+-- The same with what the node wants to know of a replica
+local function with_service(h, more)
+  more = more or {}
+  for _, name in ipairs(OF_SERVICE) do
+    if h[name] then
+      more[#more + 1] = name
+      more[#more + 1] = string.sub(h[name], 1, 256)
+    end
+  end
+  return more
+end
+
+-- a replica reads its record: which revision of that it uses from now on
+local function note_use(key, h)
+  if h.service and h.revision and h.uses ~= h.revision then redis.call('HSET', key, 'uses', h.revision) end
+end
+
+-- did a replica run for long before it was handed back, or its node died? Then nothing counts against it
+local function was_steady(h, died, now)
+  local last = died and now or number(h.last_update) or 0
+  return last - (number(h.started) or now) >= STEADY
+end
+
 local function answer(verdict, h, size, attempt, deliveries, suspect, once, more)
   local name = h.task and (#h.task <= 256 and h.task or string.sub(h.task, 1, 256)) or false
   local strange = more and more.strange
+  if h.service then more = with_service(h, more) end
   if not (more and more[1]) and not strange and attempt == 1 and h.data and name and deliveries == 0 and suspect == 0
     and not once and not h.cleanup and verdict == 'run' then return {'run', name, h.data} end
   return {verdict, name, h.data or false, size, attempt, deliveries, h.cleanup or '', suspect, once and 1 or 0,
@@ -166,12 +195,13 @@ local function begin(key, fence, lost, early)
   if last > f or (ours and (h.node ~= node or at ~= queue)) then return {'stale', h.fence} end
   local deliveries, suspect = whole(h.deliveries, 9), whole(h.suspect, 9)
   -- what the record says goes before what the class says; anything but `true` and `false` says nothing
-  local once = h.rescheduling == 'false' or (h.rescheduling ~= 'true' and class.once)
+  local once = not h.service and (h.rescheduling == 'false' or (h.rescheduling ~= 'true' and class.once))
   if ours then
     local waits = state == 'WAIT' and suspect >= CAREFUL
     if closed == fence then
       return waits and {'probation', suspect, now} or tail(state, when(h.due), h, h.limits)
     end
+    note_use(key, h)
     return answer('run', h, size, math.max(whole(h.attempt, 9), 1), deliveries, suspect, once, more)
   end
   local steers = class.steers and last > 0
@@ -192,7 +222,7 @@ local function begin(key, fence, lost, early)
   local attempt, due = whole(h.attempt, 9), h.due
   local made = number(h.created) or instant
   local expiry = number(h.expires)
-  if not expiry and (h.expires_in or class.expires_in) then
+  if not expiry and not h.service and (h.expires_in or class.expires_in) then
     expiry = made + (seconds(h.expires_in or class.expires_in) or math.huge)
   end
   if not due and state == 'WAIT' and not h.due_used and (h.delay or class.delay) then
@@ -256,6 +286,11 @@ local function begin(key, fence, lost, early)
   -- in the record, so that a node that does not know the class obeys it too
   if once and h.rescheduling ~= 'false' then redis.call('HSET', key, 'rescheduling', 'false') end
   if h.attempt then redis.call('HDEL', key, 'output', 'ended') end
+  if h.backoff and (died or state == 'WAIT') and was_steady(h, died, instant) then
+    redis.call('HDEL', key, 'backoff')
+    h.backoff = nil
+  end
+  note_use(key, h)
   redis.call('PERSIST', key)
   redis.call('PUBLISH', key, running(attempt))
   return answer('run', h, size, attempt, deliveries, suspect, once, more)

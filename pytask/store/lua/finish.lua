@@ -32,7 +32,7 @@ end
 
 local function finish(key, stream, fence, given, output, due, event)
   local state = given
-  local h = redis.pcall('HMGET', key, 'state', 'fence', 'closed', 'node', 'control', 'at', 'unknown', 'suspect')
+  local h = redis.pcall('HMGET', key, 'state', 'fence', 'closed', 'node', 'control', 'at', 'unknown', 'suspect', 'service')
   if h.err or (not h[2] and redis.call('EXISTS', key) == 0) then return {'gone'} end
   if h[2] ~= fence or h[4] ~= node or h[6] ~= queue then return {'fenced'} end
   if h[3] == fence then return {'again', h[1] or 'WAIT', when(redis.call('HGET', key, 'due'))} end
@@ -49,6 +49,8 @@ local function finish(key, stream, fence, given, output, due, event)
     return {'restarted', 'WAIT', ''}
   end
   if state == 'RETRY' then
+    -- of a replica of a service: the next delay grows from this one
+    if h[9] and string.sub(due, 1, 1) == '+' then redis.call('HSET', key, 'backoff', string.sub(due, 2)) end
     if string.sub(due, 1, 1) == '+' then due = when(tonumber(now) + (tonumber(string.sub(due, 2)) or 0)) end
     redis.call('HSET', key, 'state', state, 'closed', fence, 'output', output, 'last_update', now, 'due', due,
       'due_used', '1')
