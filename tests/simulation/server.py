@@ -20,7 +20,7 @@ from lupa import lua51
 from pytask.store import scripts as product
 
 HERE = Path(__file__).parent
-SLOTS = ("new-task", "new-task:mail", "task", "end-task", "node", "workflows")
+SLOTS = ("new-task", "new-task:mail", "task", "end-task", "node", "workflows", "services", "schedules")
 QUEUE_SLOTS = (0, 1)
 YOUNG = 4.0  # seconds: the death of a node counts against runs that are younger, as 60 do in the product
 TASK_SLOT = 2

@@ -49,7 +49,9 @@ local FIELDS = {task = 1, data = 1, queue = 1, created = 1, state = 1, fence = 1
   service = 1, replica = 1, replicas = 1, restart = 1, backoff = 1, revision = 1, uses = 1,
   unique = 2, max_running = 2, concurrency_key = 2, max_running_per_key = 2, rate = 2, rate_key = 2}
 FIELDS['local'] = 1
-local OF_SERVICE = {'service', 'replica', 'replicas', 'restart', 'backoff'} -- what the node wants to know of a replica
+-- what the node wants to know of a replica
+local OF_SERVICE = {
+  'service', 'replica', 'replicas', 'restart', 'backoff'}
 local STEADY = 60 -- seconds of a replica's run after which its next failure counts as the first one
 local MOST_FIELDS = 64 -- of a record that is read whole
 local LONGEST = 4096 -- bytes of an option that go to the node; `unique` may be a key of any length
