@@ -222,7 +222,22 @@ def every_helper(app: PyTask) -> None:
     assert "N" in helpers.get_nodes()
     with pytest.raises(TaskNotFoundError, match="absent"):
         helpers.stop_task("absent")
+    see_to_workflows(helpers)
     see_to_queues(helpers)
+
+
+def see_to_workflows(helpers: PyTaskHelpers) -> None:
+    """Start a small workflow and a large one, look at them, and delete them."""
+    large = [("echo", {"text": "x" * 1000})] * 600
+    for stages in ([["echo"], ["echo"]], [large]):
+        handle = helpers.start_workflow(stages)
+        assert handle in [row["id"] for row in helpers.list_workflows(limit=10_000)]
+        assert helpers.count_workflows()
+        assert handle.info()
+        assert handle.tasks()
+        handle.stop()
+        helpers.set_task(handle, state="STOPPED")
+        handle.delete()
 
 
 def see_to_queues(helpers: PyTaskHelpers) -> None:
