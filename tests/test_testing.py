@@ -15,7 +15,7 @@ import redis
 from conftest import HERE, ON_ONE_SERVER, wait_until
 from test_docs import DOCS, blocks, file_of
 
-from pytask import EmbeddedServer, PyTask, Task, testing
+from pytask import EmbeddedServer, PyTask, Task, chain, step, testing
 from pytask.errors import ConfigurationError, InvalidInputError, PyTaskError
 from pytask.testing import Clock, InlineNode, Worker, eager, on_server, wait_until_idle
 
@@ -240,6 +240,27 @@ def test_a_rate_is_no_reason_to_wait(server, here):
         assert [server.state(rated.start()) for _ in range(3)] == ["SUCCESS"] * 3
         both = [rated.options(max_running=1, concurrency_key="n").start() for _ in range(2)]
         assert [server.state(task_id) for task_id in both] == ["SUCCESS"] * 2
+
+
+def test_a_workflow_has_run_with_all_its_tasks(server, here):
+    server.redis.set("fails", 2)
+    inner = chain([(add, {"a": 3}), (add, {"a": 4})])
+    stages = [[(add, {"a": 1}), step(flaky, {"fails": 2}, delay="1d", queue="default")], [inner]]
+    with eager(here):
+        handle = here.start_workflow(stages)
+        assert handle.state() == "SUCCESS"
+        assert handle.get(0) == [5]
+        assert server.field(f"{handle}:1", "attempt") == "3"
+
+
+def test_a_workflow_that_fails_raises_what_it_ended_with_and_its_cause(server, here):
+    with eager(here), pytest.raises(Task.Error, match=r"1 of 2 tasks failed: 0 \(ERROR\)") as caught:
+        here.start_workflow([[fails], [(add, {"a": 1})]])
+    assert str(caught.value.__cause__) == "no luck"
+    with eager(here, propagate=False):
+        assert here.start_chain([fails, (add, {"a": 1})]).state() == "ERROR"
+    with eager(here), pytest.raises(PyTaskError, match="none of its tasks waits in a queue of the app"):
+        here.start_workflow([[step(add, {"a": 1}, queue="nobody-serves")]])
 
 
 def test_what_a_task_raises_is_raised_where_it_was_started(server, here):

@@ -10,7 +10,9 @@ from pytask import states, wire
 from pytask.app import PyTask
 from pytask.errors import PyTaskError
 from pytask.limits import parse_demand
+from pytask.result import CLOSED
 from pytask.testing.inline import InlineNode
+from pytask.workflow import NAME
 
 MOST_TURNS = 100  # starts of one task, by retries and reschedules
 FAILED = states.ENDED - {states.SUCCESS, states.SKIPPED}
@@ -32,6 +34,12 @@ class EagerHelpers:
         ids = super().start_tasks(*args, **kwargs)  # type: ignore[misc]
         self.eager_mode.run(ids)
         return ids
+
+    def start_workflow(self, *args: Any, **kwargs: Any) -> Any:
+        """Start a workflow, and run all its tasks."""
+        handle = super().start_workflow(*args, **kwargs)  # type: ignore[misc]
+        self.eager_mode.run_workflow(handle)
+        return handle
 
     def restart_task(self, task_id: Any) -> None:
         """Let a task run again, and run it."""
@@ -62,18 +70,52 @@ class EagerMode:
             for task_id in ids:
                 self._raise(task_id)
 
-    def _run_one(self, task_id: str | bytes) -> None:
+    def run_workflow(self, workflow: str) -> None:
+        """See a workflow and its tasks to their end. Raises its error, caused by that of a task that failed."""
         helpers = self._app.helpers
         for _ in range(MOST_TURNS):
             self._node.run_until_idle()
-            state, at, queue, limits = helpers.get_task(task_id, ["state", "at", "queue", "limits"]).values()
-            if state not in states.PARKED:
+            if helpers.get_workflow_state(workflow) in CLOSED:
+                break
+            if not sum(map(self._wake, self._ids_of(workflow))):
+                raise PyTaskError(
+                    f"workflow {workflow!r} goes on, but none of its tasks waits in a queue of the app"
+                )
+        else:
+            raise PyTaskError(f"tasks of workflow {workflow!r} were started {MOST_TURNS} times and go on")
+        if self._propagate:
+            errors = [
+                self._node.errors[task_id]
+                for task_id in self._ids_of(workflow)[1:]
+                if task_id in self._node.errors
+            ]
+            self._raise(workflow, errors[0] if errors else None)
+
+    def _ids_of(self, workflow: str) -> list[str]:
+        """The ids of a workflow, of its tasks in order, and of those of workflows among them."""
+        found = [workflow]
+        for row in self._app.helpers.get_workflow_tasks(workflow, limit=10_000):
+            found += self._ids_of(row["id"]) if row["task"] == NAME else [row["id"]]
+        return found
+
+    def _run_one(self, task_id: str | bytes) -> None:
+        for _ in range(MOST_TURNS):
+            self._node.run_until_idle()
+            if not self._wake(task_id):
                 return
-            self._forget_rates(limits or "")
-            raw = wire.id_to_bytes(task_id)
-            name = helpers._queue_of((at or "").encode(), (queue or "").encode())
-            helpers.store.claims(name).nudge(raw)
         raise PyTaskError(f"id {task_id!r} was started {MOST_TURNS} times and goes on")
+
+    def _wake(self, task_id: str | bytes) -> bool:
+        """Let a task go on that waits for a time; False where it does not."""
+        helpers = self._app.helpers
+        state, at, queue, limits = helpers.get_task(task_id, ["state", "at", "queue", "limits"]).values()
+        if state not in states.PARKED:
+            return False
+        self._forget_rates(limits or "")
+        raw = wire.id_to_bytes(task_id)
+        name = helpers._queue_of((at or "").encode(), (queue or "").encode())
+        helpers.store.claims(name).nudge(raw)
+        return True
 
     def _forget_rates(self, limits: str) -> None:
         """What a task waits for may be a start out of a rate: as if that time had passed."""
@@ -82,11 +124,11 @@ class EagerMode:
             if limit.seconds:
                 store.client.execute("DEL", store.keys.limit(limit.label).meter)
 
-    def _raise(self, task_id: str | bytes) -> None:
+    def _raise(self, task_id: str | bytes, cause: BaseException | None = None) -> None:
         state, output = self._app.helpers.get_task(task_id, ["state", "output"]).values()
         error = self._node.errors.get(wire.id_to_str(wire.id_to_bytes(task_id)))
         if state in FAILED:
-            raise error or PyTaskError(f"task {task_id!r} ended as {state}: {output}")
+            raise error or PyTaskError(f"task {task_id!r} ended as {state}: {output}") from cause
 
 
 @contextlib.contextmanager
