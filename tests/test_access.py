@@ -224,6 +224,19 @@ def every_helper(app: PyTask) -> None:
         helpers.stop_task("absent")
     see_to_workflows(helpers)
     see_to_queues(helpers)
+    see_to_services(helpers)
+
+
+def see_to_services(helpers: PyTaskHelpers) -> None:
+    """What the helpers do for services; that of the fixture has a replica."""
+    helpers.start_service("s", "echo", replicas=2, title="a")
+    helpers.scale_service("s", 3)
+    helpers.update_service("s", title=None)
+    helpers.reload_service("s")
+    assert helpers.get_service("s")["running"] == 1
+    assert [row["id"] for row in helpers.get_replicas("s")] == ["s:0"]
+    assert [row["name"] for row in helpers.list_services()] == ["s"]
+    helpers.remove_service("s")
 
 
 def see_to_workflows(helpers: PyTaskHelpers) -> None:
@@ -260,6 +273,8 @@ def see_to_queues(helpers: PyTaskHelpers) -> None:
 
 @pytest.fixture
 def tasks_in_every_state(server) -> None:
+    server.redis.hset("{service-s}:applied", mapping={"made": "1", "revision": "7"})
+    server.redis.hset("task-s:0", mapping={"task": "echo", "service": "s", "state": "RUNNING", "fence": "7"})
     server.redis.hset("task-parked", mapping={"task": "echo", "state": "RETRY", "at": "new-task"})
     server.redis.zadd("{new-task}:due", {"parked": 9e9})
     server.redis.hset("task-running", mapping={"task": "echo", "state": "RUNNING", "fence": "7", "at": "new-task"})
@@ -336,6 +351,15 @@ class Life:
         self.redis.hset(f"{self.prefix}task-{task_id}", mapping={"task": task, "data": data, **fields})
         self.redis.lpush(f"{self.prefix}new-task" + (f":{queue}" if queue else ""), task_id)
 
+    def define(self, name: str, **fields: str) -> None:
+        """Define a service, change it, or remove it."""
+        key = f"{self.prefix}service-{name}"
+        if fields:
+            self.redis.hset(key, mapping=fields)
+        else:
+            self.redis.delete(key)
+        self.redis.zadd(f"{self.prefix}services", {name: 0})
+
     def field(self, task_id: str, name: str = "state") -> str:
         return (self.redis.hget(f"{self.prefix}task-{task_id}", name) or b"").decode()
 
@@ -380,7 +404,15 @@ def test_a_node_lives_its_whole_life_with_these_rights(users, start_node, namesp
     life.until("loop", "STOPPED")
     life.create("long", "forever")
     life.until("long", "RUNNING")
+    life.define("s", task="forever", replicas="4")
+    for number in range(4):
+        life.until(f"s:{number}", "RUNNING")
     second = life.start_node()
+    wait_until(lambda: len({life.field(f"s:{number}", "node") for number in range(4)}) == 2, "one is handed over")
+    life.define("s", data='{"again": true}', replicas="3")
+    life.until_gone("s:3")
+    life.define("s")
+    life.until_gone("s:0", "s:1", "s:2")
     wait_until(lambda: life.redis.hlen(f"{{{life.prefix}new-task}}:nodes") == 2)
     first.kill()
     wait_until(lambda: life.field("long", "deliveries") == "1", "the other one has it", 30)

@@ -110,6 +110,17 @@ class Tour(Rig):
         helpers.requeue_dead("idle")
         helpers.purge_queue("idle")
 
+    def service(self) -> None:
+        """A service is made, spread, given new data, and removed: `define`, `visit`, `equip`, `hand` and the others."""
+        helpers = self.app.helpers
+        helpers.start_service("s", "forever", replicas=6)
+        wait_for(lambda: (helpers.get_service("s") or {}).get("running") == 6, "all run", 60)
+        wait_for(lambda: max(helpers.get_service("s")["nodes"].values(), default=6) == 3, "they are spread", 60)
+        helpers.update_service("s", data={"pause": 6.0}, replicas=5)
+        wait_for(lambda: helpers.get_service("s")["state"] == "running", "five have begun anew", 90)
+        helpers.remove_service("s")
+        wait_for(lambda: helpers.get_service("s") is None, "it is gone", 60)
+
     def death(self) -> None:
         """A node dies: `reap`, `orphan`, `return_ended`; what ran is suspected, and cleared: `survive`."""
         self.wait_until_seen()
@@ -137,6 +148,7 @@ def test_the_reply_of_every_script_is_lost_once(how, round):
         tour.stops()
         tour.limited_work()
         tour.queues_seen_to()
+        tour.service()
         tour.death()
         verdict = tour.check(60, more_ends=1)
         told = f"{verdict.text()}\nlost in this order: {tour.proxy.lost}\n{tour.story()}"
