@@ -111,7 +111,7 @@ class Tour(Rig):
         helpers.purge_queue("idle")
 
     def service(self) -> None:
-        """A service is made, spread, given new data, and removed: `define`, `visit`, `equip`, `hand` and the others."""
+        """A service is made, spread, given new data, and removed: `define`, `visit`, `equip`, `hand` ..."""
         helpers = self.app.helpers
         helpers.start_service("s", "forever", replicas=6)
         wait_for(lambda: (helpers.get_service("s") or {}).get("running") == 6, "all run", 60)
