@@ -18,6 +18,7 @@ from pytask.aio_handle import AioTaskHandle
 from pytask.aio_waiting import AioWaiting
 from pytask.collecting import output_or_error
 from pytask.collection import Collection, End, in_order_of_ends, output_of
+from pytask.conducting import Conductor
 from pytask.errors import PyTaskError, StoreUnavailable, TaskTimeout
 from pytask.following import encode_message, read_progress
 from pytask.handle import Id
@@ -142,6 +143,11 @@ class AioTasks:
         while batch := batches.take():
             handles += await self._create(batch)
         return handles
+
+    async def start_workflow(self, tasks: Any, /, **options: Any) -> AioTaskHandle:
+        """Start a workflow; see `helpers.start_workflow`. Its handle is that of its task."""
+        starter = Conductor(self._store(), self._classes, self._max_data)
+        return self.handle(await asyncio.to_thread(lambda: starter.start_workflow(tasks, **options)))
 
     async def _create(self, batch: Batch) -> list[AioTaskHandle]:
         """Write and push a batch; returns the handles, those of others where these have the locks."""
@@ -293,6 +299,8 @@ class AioTasks:
             await store.note_stop(queue, raw, answer[4])
         elif state in states.PARKED:
             await store.nudge(queue, raw)
+        elif state == states.HELD and answer[4]:  # what steers others: its next run stops them
+            await store.push(queue, raw)
         return True
 
     async def reload(self, task: Id) -> None:

@@ -244,6 +244,15 @@ class Conducting:
             return
 
 
+class Conductor(Conducting):
+    """These helpers alone, for who has no others."""
+
+    def __init__(self, store: Store, classes: Classes, max_data: int) -> None:
+        self.store = store
+        self.classes = classes
+        self.max_data = max_data
+
+
 def _check_id(plan: Plan, workflow_id: Id) -> bytes:
     raw = wire.id_to_bytes(workflow_id)
     if b"{" in raw or b"}" in raw:

@@ -513,3 +513,25 @@ def test_a_task_class_with_an_async_start_is_told_what_to_do():
 
     with pytest.raises(TaskDefinitionError, match="write a plain `def start`"):
         PyTask().add_task(Async)
+
+
+# Workflows.
+
+
+def test_a_workflow_is_started_awaited_and_stopped(loop, aio, server, start_node):
+    start_node()
+    handle = loop.run(aio.start_workflow([[("echo", {"n": 1})], ["gather"]], title="T"))
+    (told,) = loop.run(handle.get(20))
+    assert told["inputs"] == {"0": {"n": 1}}
+    handle = loop.run(aio.start_workflow([["loop"], ["noop"]], workflow_id="w"))
+    server.wait_for_state("w:0", "RUNNING")
+    server.wait_for_state("w", "HELD")
+    assert loop.run(handle.stop()) is True
+    server.wait_for_state("w", "STOPPED")
+    assert server.state("w:0") == "STOPPED"
+    assert server.state("w:1") == "SKIPPED"
+
+
+def test_what_is_no_workflow_is_refused(loop, aio):
+    with pytest.raises(InvalidInputError, match="stage 0 is empty"):
+        loop.run(aio.start_workflow([[]]))
