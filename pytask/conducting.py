@@ -59,7 +59,8 @@ class Conducting:
         (`group`, `chain`), or a spec, as docs/workflows.md tells. `returns`: `list` (the outputs of its last
         tasks) or `one`. The others are options of the workflow itself: `queue` is where its own steps are taken,
         not where its tasks run. A `workflow_id` that is there already is left as it is, so that a repeated start
-        does no harm. Raises InvalidInputError, which says what is wrong.
+        does no harm. Raises InvalidInputError, which says what is wrong, and TaskStateError for the id of a task
+        that is no workflow.
         """
         spec = spec_of(tasks, self.classes, title=title, returns=returns)
         plan = plan_of(spec)
@@ -102,13 +103,22 @@ class Conducting:
         data = spec if small else {"chunks": len(chunks), "title": title}
         row = make_row({}, NAME, data, task_id, options, queue)
         (record,) = make_records([row])
-        if task_id is None or self.store.records.get_each([record.id], ("state",)) == [None]:
-            if not small:
-                self.store.workflows.put_spec(record.id, chunks)
-            self.store.records.create([(record.id, [*record.words, "state", states.WAIT])])
-            self.store.workflows.enter(record.id)
-            self.store.queues.push(row.queue, [record.id])
-        return WorkflowHandle(wire.id_to_str(record.id), self)
+        handle = WorkflowHandle(wire.id_to_str(record.id), self)
+        if task_id is not None and self._is_there(task_id):
+            return handle
+        if not small:
+            self.store.workflows.put_spec(record.id, chunks)
+        self.store.records.create([(record.id, [*record.words, "state", states.WAIT])])
+        self.store.workflows.enter(record.id)
+        self.store.queues.push(row.queue, [record.id])
+        return handle
+
+    def _is_there(self, task_id: bytes) -> bool:
+        """Is there such a workflow? Raises TaskStateError where the id is another task's."""
+        (row,) = self.store.records.get_each([task_id], ("task",))
+        if row is not None and row[0] != NAME.encode():
+            raise TaskStateError(f"the id {wire.shown(task_id)} is that of a task which is no workflow")
+        return row is not None
 
     def workflow(self, workflow_id: Id) -> WorkflowHandle:
         """The handle of any workflow. Nothing is sent."""

@@ -123,6 +123,13 @@ class WorkflowHandle(TaskHandle):
         """How it stands; see `helpers.get_workflow`."""
         return self._helpers.get_workflow(self)  # type: ignore[no-any-return]
 
+    def progress(self) -> dict[str, int] | None:
+        """How many of its tasks there are (`total`), have ended (`done`), failed; None before its first step."""
+        found = self.info()
+        if found is None or found["total"] is None:
+            return None
+        return {key: found[key] for key in ("done", "total", "failed")}
+
     def tasks(self, *, page: int = 1, limit: int = 1000) -> list[dict[str, Any]]:
         """A page of its tasks, in order; see `helpers.get_workflow_tasks`."""
         return self._helpers.get_workflow_tasks(self, page=page, limit=limit)  # type: ignore[no-any-return]

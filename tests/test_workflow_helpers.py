@@ -51,6 +51,13 @@ def test_a_start_that_is_repeated_changes_nothing(app, server):
     assert server.redis.lrange("new-task", 0, -1) == [b"w"]
 
 
+def test_an_id_of_another_task_is_refused(app, server):
+    app.helpers.start_task("noop", task_id="plain")
+    with pytest.raises(TaskStateError, match="the id 'plain' is that of a task which is no workflow"):
+        app.start_workflow([["a"]], workflow_id="plain")
+    assert record(server, "plain")["task"] == "noop"
+
+
 def test_a_group_and_a_chain_are_one_line(app, server):
     beside = json.loads(record(server, app.start_group(["a", "b"], title="G"))["data"])
     behind = json.loads(record(server, app.start_chain(["a", "b"]))["data"])
@@ -101,6 +108,7 @@ def test_a_workflow_that_is_not_there(helpers):
     handle = helpers.workflow("nobody")
     assert handle.state() is None
     assert handle.info() is None
+    assert handle.progress() is None
     assert handle.delete() is False
     with pytest.raises(TaskGone):
         handle.tasks()
