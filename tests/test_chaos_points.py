@@ -12,6 +12,7 @@ from chaos import flows, journal, points
 from chaos.checker import wait_until_ended
 from chaos.proxy import Proxy
 from chaos.rig import Rig, wait_for
+from chaos.standing import Keep, Standing
 
 REAP_POINTS = [point for point in points.ALL if "reap" in point]
 ADOPTION_POINTS = [point for point in points.ALL if "adoption" in point]
@@ -25,7 +26,8 @@ FLOW_POINTS = {  # of workflows, and the most often that one of the tests comes 
     "before-workflow-end": 1,
     "after-workflow-end": 1,
 }
-OTHER_POINTS = (*REAP_POINTS, *ADOPTION_POINTS, *RESCUE_POINTS, *FLOW_POINTS)
+FIRE_POINTS = [point for point in points.ALL if point.endswith(("-draft", "-win", "-start"))]
+OTHER_POINTS = (*REAP_POINTS, *ADOPTION_POINTS, *RESCUE_POINTS, *FLOW_POINTS, *FIRE_POINTS)
 PLAIN_POINTS = [point for point in points.ALL if point not in OTHER_POINTS]
 ROUNDS = int(os.environ.get("PYTASK_TEST_ROUNDS", "1"))
 
@@ -148,4 +150,22 @@ def test_a_stop_of_a_workflow_is_obeyed_whose_node_dies_in_the_middle_of_it(turn
         runs = journal.read(rig.folder)
         assert not [task_id for stage in flow.stages[1:] for task_id in stage if task_id in runs]
         assert rig.redis.hget(f"workflow-{flow.id}", "state") == b"STOPPED"
+        assert rig.fleet.stop() == [0], survivor.text()
+
+
+@pytest.mark.parametrize("point", FIRE_POINTS)
+def test_every_fire_comes_once_where_a_node_dies_in_the_middle_of_one(point, rng):
+    with Rig() as rig:
+        standing = Standing(rig.server, Keep(schedules=2), rng)
+        doomed = rig.start_node(test_point=f"{point}:{rng.randint(1, 3)}")
+        standing.begin()
+        wait_until_dead(rig, doomed)
+        survivor = rig.start_node()
+        wait_for(lambda: len(standing.read_fires()) >= 8, "it goes on firing")
+        unsettled = standing.settle(rig.folder)
+        rig.ids += standing.fires
+        verdict = rig.check()
+        standing.check(journal.read(rig.folder), rig.faults, verdict)
+        standing.close()
+        assert [unsettled, verdict.problems] == [[], []], f"{verdict.text()}\n{rig.story()}"
         assert rig.fleet.stop() == [0], survivor.text()

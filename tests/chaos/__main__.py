@@ -1,5 +1,7 @@
 """`make chaos`: 10,000 tasks on each kind of servers while nodes and servers are killed and frozen; then a report.
 
+Three rounds have fewer tasks, and workflows, schedules and a service beside them: "all three".
+
     python -m chaos --only "cluster valkey" --seed 7
 
 Exit status 1 where anything is wrong.
@@ -27,6 +29,7 @@ from chaos.load import Shape
 from chaos.scenario import Plan, Result, Scenario
 from chaos.sentinels import Sentinels
 from chaos.servers import Deployment, Single
+from chaos.standing import Keep
 
 TESTS = Path(__file__).parent.parent
 SHAPE = Shape(tasks=10_000, seconds=90, longest=5.0)
@@ -41,6 +44,15 @@ PLAN = Plan(
     down=(0.5, 3.0),
 )
 ALONE = replace(PLAN, failovers=0, restarts=5)
+KEPT = replace(
+    PLAN,
+    shape=replace(SHAPE, tasks=2_000),
+    nodes=6,
+    kills=10,
+    freezes=3,
+    failovers=0,
+    keep=Keep(workflows=60, schedules=10, replicas=30),  # more deaths for each would be more of probation
+)
 
 ROUNDS: dict[str, tuple[Plan, Callable[[], Deployment]]] = {
     "cluster valkey": (PLAN, lambda: Cluster("valkey")),
@@ -50,6 +62,9 @@ ROUNDS: dict[str, tuple[Plan, Callable[[], Deployment]]] = {
     "sentinel redis": (PLAN, lambda: Sentinels("redis")),
     "single valkey": (ALONE, lambda: Single("valkey")),
     "single redis": (ALONE, lambda: Single("redis")),
+    "all three, single valkey": (replace(KEPT, restarts=3), lambda: Single("valkey")),
+    "all three, single redis": (replace(KEPT, restarts=3), lambda: Single("redis")),
+    "all three, cluster valkey": (KEPT, lambda: Cluster("valkey")),
 }
 STORIES = {
     "crash points": ["-n", "2", "test_chaos_points.py"],
@@ -62,9 +77,10 @@ HISTORIES = "random tester"
 console = Console(stderr=True)
 
 
-def scaled(plan: Plan, tasks: int, seconds: float) -> Plan:
-    """The plan with fewer or more tasks, over another time; the faults stay."""
-    return replace(plan, shape=replace(plan.shape, tasks=tasks, seconds=seconds))
+def scaled(plan: Plan, tasks: int | None, seconds: float | None) -> Plan:
+    """The plan with fewer or more tasks, over another time, where they are given; the faults stay."""
+    shape = plan.shape
+    return replace(plan, shape=replace(shape, tasks=tasks or shape.tasks, seconds=seconds or shape.seconds))
 
 
 def run_round(name: str, plan: Plan, make: Callable[[], Deployment], seed: int) -> Result:
@@ -124,8 +140,8 @@ def main() -> int:
         "--only", action="append", choices=[*ROUNDS, *STORIES, HISTORIES], help="this round; may be repeated"
     )
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
-    parser.add_argument("--tasks", type=int, default=SHAPE.tasks)
-    parser.add_argument("--seconds", type=float, default=SHAPE.seconds)
+    parser.add_argument("--tasks", type=int, help=f"{SHAPE.tasks} unless given, 2000 beside all three")
+    parser.add_argument("--seconds", type=float, help=f"of pushing; {SHAPE.seconds:g} unless given")
     parser.add_argument("--rounds", type=int, default=20, help="of each crash point")
     parser.add_argument("--seeds", type=int, default=histories.SEEDS, help="of the random tester")
     options = parser.parse_args()

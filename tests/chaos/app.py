@@ -41,6 +41,23 @@ class Work(Task):
 
 
 @app.add_task
+class Replica(Task):
+    """A replica of a service: writes that it lives every 50 ms, until it is stopped."""
+
+    NAME = "replica"
+    forever = True
+
+    def start(self) -> None:
+        journal.write("start", self)
+        try:
+            while True:
+                gevent.sleep(0.05)
+                journal.write("beat", self)
+        finally:
+            journal.write("end", self)
+
+
+@app.add_task
 class Forever(Task):
     """Tells of a turn now and then, for ever."""
 

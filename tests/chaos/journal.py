@@ -1,7 +1,7 @@
 """The journal: what runs of tasks write outside Redis, each process into a file of its own.
 
-A line is one `write`, so that a `kill -9` between two of them loses none: `start` and `end` of each run, with
-id, fence, pid, second, and the attempt and deliveries that the task was told.
+A line is one `write`, so that a `kill -9` between two of them loses none: `start` and `end` of each run, and for
+some a `beat` while they run, with id, fence, pid, second, and the attempt and deliveries that the task was told.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _files: dict[int, int] = {}  # pid -> descriptor
 
 @dataclass
 class JournalRun:
-    """One run. `ended` is None where it was cut short."""
+    """One run. `ended` is None where it was cut short; `seen`: when it wrote last."""
 
     id: str
     fence: int
@@ -29,10 +29,11 @@ class JournalRun:
     attempt: int
     deliveries: int
     ended: float | None = None
+    seen: float = 0.0
 
 
 def write(what: str, task: Any) -> None:
-    """Note the start or the end of the task's run. Does not yield to other greenlets."""
+    """Note the start, a beat or the end of the task's run. Does not yield to other greenlets."""
     if NONE in os.environ:
         return
     pid = os.getpid()
@@ -63,6 +64,7 @@ def _read_one(path: Path) -> list[JournalRun]:
             run = JournalRun(task_id, int(fence), int(pid), float(second), int(attempt), int(deliveries))
             found.append(run)
             open_runs[task_id, run.fence] = run
-        else:
+        elif what == "end":
             open_runs[task_id, int(fence)].ended = float(second)
+        open_runs[task_id, int(fence)].seen = float(second)
     return found

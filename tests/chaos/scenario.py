@@ -17,6 +17,7 @@ from chaos.faults import Faults
 from chaos.fleet import Fleet
 from chaos.load import Load, Shape
 from chaos.servers import Deployment
+from chaos.standing import NOTHING, QUEUE, Keep, Standing
 from chaos.watcher import Watcher
 
 Story = Callable[[Faults, float, float], None]
@@ -38,6 +39,7 @@ class Plan:
     down: tuple[float, float] = (0.1, 1.0)  # how long a server is away
     settings: dict[str, object] = field(default_factory=dict)
     story: Story = lambda _faults, _begin, _end: None  # plans more faults, between these seconds
+    keep: Keep = NOTHING  # what the cluster keeps going by itself meanwhile
 
 
 @dataclass
@@ -70,13 +72,14 @@ class Scenario:
         settings = {
             "node_timeout": plan.node_timeout,
             "concurrency": plan.concurrency,
-            "queues": ",".join(name or "default" for name in plan.shape.queues),
+            "queues": ",".join([*(name or "default" for name in plan.shape.queues), *[QUEUE] * bool(plan.keep)]),
             "max_deliveries": 100,  # the point here are deaths of nodes, of which no task is guilty
             **plan.settings,
         }
         self.fleet = Fleet(deployment.url, self.folder, settings, deployment.environ())
         self.faults = Faults(self.fleet, deployment, random.Random(seed), 0.8 * plan.node_timeout - 1.5)
         self.load = Load(deployment.url, plan.shape, random.Random(seed + 1))
+        self.standing = Standing(deployment, plan.keep, random.Random(seed + 2))
         self.watcher = Watcher(deployment)
 
     def run(self) -> Result:
@@ -87,6 +90,7 @@ class Scenario:
         finally:
             self.fleet.close()
             self.load.close()
+            self.standing.close()
             self.watcher.stop()
 
     def _run(self, began: float) -> Result:
@@ -95,26 +99,32 @@ class Scenario:
         for node in self.fleet.nodes:
             node.wait_until_ready()
         self.watcher.start()
+        self.standing.begin()
         self._schedule()
         self.load.start()
         self._wait_for_the_load()
-        left = wait_until_ended(
-            self.deployment, self.load.acknowledged, self.plan.deadline, lambda left: self.tick(1.0, left)
-        )
+        unsettled = self.standing.settle(self.folder)
+        ids = self.load.acknowledged + self.standing.ids
+        left = wait_until_ended(self.deployment, ids, self.plan.deadline, lambda left: self.tick(1.0, left))
         seconds = time.monotonic() - began
         runs = journal.read(self.folder)
         checker = Checker(
             self.deployment,
-            self.load.acknowledged,
+            ids,
             runs,
             self.faults.done,
             queues=self.plan.shape.queues,
+            expected=self.standing.expected,
+            more_ends=len(self.standing.flows),
             duplicates=self.load.duplicates,
         )
         verdict = checker.check(self.watcher.successes)
         verdict.figures["open at the deadline"] = len(left)
         verdict.figures["duplicate pushes"] = self.load.duplicates
         verdict.figures |= times.describe(runs, self.faults.done, self.load.last_push)
+        for text in unsettled:
+            verdict.complain("unsettled", text)
+        self.standing.check(runs, self.faults.done, verdict)
         statuses = self.fleet.stop()
         if any(statuses):
             verdict.complain("exit status", str(statuses))
@@ -134,6 +144,7 @@ class Scenario:
         while not self.load.done or self.faults.agenda:
             self.faults.agenda.run_due()
             made = len(self.load.acknowledged)
+            self.standing.turn(made / self.plan.shape.tasks)
             self.tick(made / self.plan.shape.tasks, made)
             time.sleep(0.02)
 
