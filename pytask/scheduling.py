@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from pytask import wire
-from pytask.errors import InvalidInputError, ScheduleNotFoundError, StoreError, UnknownTaskError
+from pytask.errors import InvalidInputError, ScheduleNotFoundError, SettingError, StoreError, UnknownTaskError
 from pytask.firing import (
     DEFINING,
     OF_TASK,
@@ -191,7 +191,7 @@ def make_schedule(classes: Classes, name: object, entry: Fields) -> dict[str, An
     checked = check_name(name)
     try:
         return _make_fields(classes, {key: value for key, value in entry.items() if value is not None})
-    except InvalidInputError as error:
+    except (InvalidInputError, SettingError) as error:
         raise InvalidInputError(f"schedule {checked!r}: {error}") from error.__cause__
 
 

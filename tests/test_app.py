@@ -313,11 +313,25 @@ def local_records(server) -> dict[bytes, dict[bytes, bytes]]:
 @pytest.mark.parametrize(
     ("app", "names"),
     [
-        ("written_out", ["pytask/cleanup", "pytask/monitor", "pytask/sweep"]),
-        ("told", ["pytask/cleanup", "pytask/monitor", "pytask/sweep"]),
+        (
+            "written_out",
+            ["pytask/cleanup", "pytask/monitor", "pytask/scheduler", "pytask/services", "pytask/sweep"],
+        ),
+        ("told", ["pytask/cleanup", "pytask/monitor", "pytask/scheduler", "pytask/services", "pytask/sweep"]),
         ("without", []),
         ("only_monitor", ["pytask/monitor"]),
-        ("own", ["pytask/cleanup", "pytask/monitor", "pytask/sweep", "ticker", "ticker"]),
+        (
+            "own",
+            [
+                "pytask/cleanup",
+                "pytask/monitor",
+                "pytask/scheduler",
+                "pytask/services",
+                "pytask/sweep",
+                "ticker",
+                "ticker",
+            ],
+        ),
     ],
 )
 def test_each_local_task_runs_once(server, start_node, app, names):

@@ -184,7 +184,7 @@ def test_nothing_holds_the_sweep_up(attack):
 # Names that run more than a task.
 
 
-@row("a task `pytask/monitor`, `pytask/cleanup` or `pytask/sweep` that a producer pushes")
+@row("a task `pytask/monitor`, `pytask/cleanup`, `pytask/sweep` or `pytask/scheduler` that a producer pushes")
 @pytest.mark.parametrize(
     ("name", "data"),
     [
@@ -193,8 +193,9 @@ def test_nothing_holds_the_sweep_up(attack):
         ("pytask/cleanup", {"result_ttl": 0, "failure_ttl": 0}),
         ("pytask/cleanup", {"task_handler": "builtins:print"}),
         ("pytask/sweep", {"interval": 0}),
+        ("pytask/scheduler", {}),
     ],
-    ids=["monitor-timeout", "monitor", "cleanup-ttl", "cleanup-handler", "sweep"],
+    ids=["monitor-timeout", "monitor", "cleanup-ttl", "cleanup-handler", "sweep", "scheduler"],
 )
 def test_a_producer_cannot_run_the_tasks_of_the_system(attack, name, data):
     attack.start()

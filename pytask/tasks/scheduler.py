@@ -149,7 +149,7 @@ class Scheduler(Task):
         if not fields:
             self.schedules.give_back(taken, None)
             return
-        if firing := fields.get(b"firing"):
+        if (firing := fields.get(b"firing")) is not None:
             self._start_won(taken.name, firing)
         try:
             definition = read_definition(taken.name, fields)
