@@ -225,6 +225,19 @@ def every_helper(app: PyTask) -> None:
     see_to_workflows(helpers)
     see_to_queues(helpers)
     see_to_services(helpers)
+    see_to_schedules(helpers)
+
+
+def see_to_schedules(helpers: PyTaskHelpers) -> None:
+    """What the helpers do for schedules."""
+    helpers.add_schedule("nightly", "echo", cron="0 3 * * *", retries=1)
+    helpers.add_schedule("nightly", "echo", every=5)
+    helpers.pause_schedule("nightly")
+    helpers.resume_schedule("nightly")
+    assert helpers.run_schedule("nightly").startswith("nightly@")
+    assert list(helpers.get_schedules()) == ["nightly"]
+    assert helpers.get_schedule("none") is None
+    helpers.remove_schedule("nightly")
 
 
 def see_to_services(helpers: PyTaskHelpers) -> None:
@@ -407,6 +420,9 @@ def test_a_node_lives_its_whole_life_with_these_rights(users, start_node, namesp
     life.define("s", task="forever", replicas="4")
     for number in range(4):
         life.until(f"s:{number}", "RUNNING")
+    life.redis.hset(f"{life.prefix}schedule-s", mapping={"task": "noop", "every": "0.5", "cleanup": "false"})
+    life.redis.zadd(f"{life.prefix}schedules", {"s": 0})
+    wait_until(lambda: life.redis.keys(f"{life.prefix}task-s@*"), "it fires")
     second = life.start_node()
     wait_until(lambda: len({life.field(f"s:{number}", "node") for number in range(4)}) == 2, "one is handed over")
     life.define("s", data='{"again": true}', replicas="3")

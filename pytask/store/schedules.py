@@ -67,7 +67,7 @@ class Schedules:
 
     def has(self, name: bytes) -> bool:
         """Is there such a schedule?"""
-        return self.client.execute("ZSCORE", self.keys.schedules, name) is not None
+        return self.client.execute("ZMSCORE", self.keys.schedules, name)[0] is not None
 
     # What they are.
 
