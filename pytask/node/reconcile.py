@@ -3,13 +3,14 @@
 - The server counts more claims than there are runs, three beats over: claims whose reply was lost are adopted.
 - It counts fewer, three beats over: claims that a failover took back are taken again, or their runs end.
 - Beats bring stops that must not get lost; and bit by bit every run's record is asked whether it is still ours.
+  With many runs, whether it is there at all: that is one command for hundreds of them.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from gevent.event import Event
 
@@ -29,7 +30,26 @@ log = logging.getLogger("pytask.node")
 
 PATIENCE = 3  # full beats
 CHECK_PARTS = 5  # each run's record is asked once in so many full beats
-CHECK_MOST = 2_000  # records a beat
+CHECK_MOST = 5  # records a beat; of more runs each is asked as much more seldom
+CHECK_MOST_ALONE = 100  # on a cluster, where every record is looked for by itself
+LOOK_MOST = 10_000  # records that are looked for in a beat
+
+
+class Rounds:
+    """Takes runs in turn, at most so many at a time, all of them in CHECK_PARTS times where that is enough."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._left: list[Run] = []
+        self._part = 1
+
+    def take(self, runs: Iterable[Run]) -> list[Run]:
+        """The next ones; `runs` is asked for where a new round begins."""
+        if not self._left:
+            self._left = [run for run in runs if run.phase == RUN]
+            self._part = min(len(self._left) // CHECK_PARTS + 1, self.most)
+        part, self._left = self._left[: self._part], self._left[self._part :]
+        return [run for run in part if run.phase == RUN]
 
 
 class Reconcile(Service):
@@ -52,7 +72,9 @@ class Reconcile(Service):
         self._more: Counter[str] = Counter()
         self._fewer: Counter[str] = Counter()
         self._seen = 0
-        self._to_check: list[Run] = []
+        self._one = state.store.client.servers.one
+        self._to_check = Rounds(CHECK_MOST if self._one else CHECK_MOST_ALONE)
+        self._to_look_for = Rounds(LOOK_MOST)
 
     def wake(self) -> None:
         """There is something to compare."""
@@ -158,13 +180,12 @@ class Reconcile(Service):
     # Records that are not ours any more.
 
     def _check_some(self) -> None:
-        if not self._to_check:
-            self._to_check = [run for run in self.state.registry.runs.values() if run.phase == RUN]
-            self._part = min(len(self._to_check) // CHECK_PARTS + 1, CHECK_MOST)
-        part, self._to_check = self._to_check[: self._part], self._to_check[self._part :]
-        self._check([run for run in part if run.phase == RUN])
-
-    _part = 1
+        runs = self.state.registry.runs
+        self._check(self._to_check.take(runs.values()))
+        if self._one and len(runs) > CHECK_MOST * CHECK_PARTS:
+            part = self._to_look_for.take(runs.values())
+            if not self.state.store.records.are_there([run.id for run in part]):
+                self._check(part)
 
     def _check(self, runs: list[Run]) -> None:
         for queue in self.state.queues.values():

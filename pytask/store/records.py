@@ -10,6 +10,8 @@ from pytask.errors import StoreUnavailable
 from pytask.keys import Keys
 from pytask.store.client import Client, as_dict, by_slot
 
+MOST_NAMES = 1000  # keys of which one EXISTS asks
+
 
 class Keep(NamedTuple):
     """How many events a stream keeps, and for how long after the last one."""
@@ -239,9 +241,12 @@ class Records:
 
     def are_there(self, ids: Sequence[bytes]) -> bool:
         """Has every one of these tasks a record? One command for those of a slot."""
-        keys = [self.keys.task(task_id) for task_id in ids]
+        keys = [self.keys.task(task_id) for task_id in dict.fromkeys(ids)]
         groups: Sequence[Sequence[int]] = [range(len(keys))] if self.client.servers.one else by_slot(keys)
-        found: list[int] = self.client.pipeline([("EXISTS", *[keys[n] for n in group]) for group in groups])
+        parts = [group[n : n + MOST_NAMES] for group in groups for n in range(0, len(group), MOST_NAMES)]
+        found: list[int] = (
+            self.client.pipeline([("EXISTS", *[keys[n] for n in part]) for part in parts]) if parts else []
+        )
         return sum(found) == len(keys)
 
     def remove(self, task_id: bytes) -> bool:

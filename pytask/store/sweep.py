@@ -125,6 +125,10 @@ class Traces:
         """How many ids wait in a queue."""
         return int(self.client.execute("LLEN", self.keys.queue(queue).key))
 
+    def count_claims(self, queue: str) -> int:
+        """How many entries `claims` has."""
+        return int(self.client.execute("HLEN", self.keys.queue(queue).claims))
+
     def get_length_of_inbox(self, queue: str, node: bytes) -> int:
         """How many ids stand in the inbox of a node."""
         return int(self.client.execute("LLEN", self.keys.queue(queue).inbox(node)))

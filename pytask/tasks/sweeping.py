@@ -112,6 +112,7 @@ class Sweeping:
         self.dry_run = dry_run
         self.report = Report()
         self._places: dict[str, Place | None] = {}
+        self._owned: list[Filter] = []
 
     def run(self, pause: Callable[[], None]) -> Report:
         """Look, call `pause`, look again, put back what was seen twice. Raises StoreUnavailable, StoreRefused."""
@@ -128,6 +129,7 @@ class Sweeping:
         """The first look: at every key."""
         self._places.clear()
         suspects, left = Suspects(), Found()
+        self._owned = self._read_owned()
         for found in self.traces.iter_found():
             self.pace(CHUNK // 5)
             self._note_queues(found.queues)
@@ -135,7 +137,7 @@ class Sweeping:
             left.inboxes |= found.inboxes
             left.takers |= found.takers
             self.report.seen += len(found.ids)
-            for ids in _batches(found.ids, BATCH):
+            for ids in _batches(self._drop_owned(found.ids), BATCH):
                 self._look_at(ids, suspects)
         for queue in sorted(self.queues):
             for entries in self._iter_claims(queue):
@@ -157,6 +159,30 @@ class Sweeping:
                 self._note_loose(queue, {task_id: entries[task_id] for task_id in ids}, second)
         self._judge_nodes(first, second)
         return second
+
+    def _read_owned(self) -> list[Filter]:
+        """The ids that nodes own now, of each queue that is known: their records need not be read.
+
+        A run that is lost from here on is found by the next pass.
+        """
+        found = []
+        for queue in sorted(self.queues):
+            place = self._place(queue)
+            if place is None or not place.nodes:
+                continue
+            self.salt += 1
+            owned, some = Filter(self.traces.count_claims(queue), self.salt), False
+            for entries in self._iter_claims(queue):
+                ids = [task_id for task_id, claim in entries.items() if place.owns(claim)]
+                owned.add(ids)
+                some = some or bool(ids)
+            found += [owned] if some else []
+        return found
+
+    def _drop_owned(self, ids: list[bytes]) -> list[bytes]:
+        for owned in self._owned:
+            ids = [task_id for task_id in ids if task_id not in owned]
+        return ids
 
     def _note_queues(self, found: set[str]) -> None:
         for queue in found - self.queues:
