@@ -30,16 +30,19 @@ log = logging.getLogger("pytask.node")
 
 PATIENCE = 3  # full beats
 CHECK_PARTS = 5  # each run's record is asked once in so many full beats
-CHECK_MOST = 5  # records a beat; of more runs each is asked as much more seldom
-CHECK_MOST_ALONE = 100  # on a cluster, where every record is looked for by itself
+CHECK_MOST = 200  # records a beat
+MANY = 2_000  # runs; thousands that go on for days are not worth a thousand commands a second between them
+CHECK_FEW = 5  # records a beat where there are more
+CHECK_FEW_ALONE = 100  # on a cluster, where every record is looked for by itself
 LOOK_MOST = 10_000  # records that are looked for in a beat
 
 
 class Rounds:
-    """Takes runs in turn, at most so many at a time, all of them in CHECK_PARTS times where that is enough."""
+    """Takes runs in turn: all of them in CHECK_PARTS times, but at most `most` at a time, `few` of MANY runs."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, few: int) -> None:
         self.most = most
+        self.few = few
         self._left: list[Run] = []
         self._part = 1
 
@@ -47,7 +50,8 @@ class Rounds:
         """The next ones; `runs` is asked for where a new round begins."""
         if not self._left:
             self._left = [run for run in runs if run.phase == RUN]
-            self._part = min(len(self._left) // CHECK_PARTS + 1, self.most)
+            most = self.most if len(self._left) <= MANY else self.few
+            self._part = min(len(self._left) // CHECK_PARTS + 1, most)
         part, self._left = self._left[: self._part], self._left[self._part :]
         return [run for run in part if run.phase == RUN]
 
@@ -73,8 +77,8 @@ class Reconcile(Service):
         self._fewer: Counter[str] = Counter()
         self._seen = 0
         self._one = state.store.client.servers.one
-        self._to_check = Rounds(CHECK_MOST if self._one else CHECK_MOST_ALONE)
-        self._to_look_for = Rounds(LOOK_MOST)
+        self._to_check = Rounds(CHECK_MOST, CHECK_FEW if self._one else CHECK_FEW_ALONE)
+        self._to_look_for = Rounds(LOOK_MOST, LOOK_MOST)
 
     def wake(self) -> None:
         """There is something to compare."""
@@ -182,7 +186,7 @@ class Reconcile(Service):
     def _check_some(self) -> None:
         runs = self.state.registry.runs
         self._check(self._to_check.take(runs.values()))
-        if self._one and len(runs) > CHECK_MOST * CHECK_PARTS:
+        if self._one and len(runs) > MANY:
             part = self._to_look_for.take(runs.values())
             if not self.state.store.records.are_there([run.id for run in part]):
                 self._check(part)
