@@ -145,6 +145,18 @@ def test_the_options_of_a_task_are_its_own(app, node):
     assert [(row["title"], row["state"]) for row in handle.tasks()] == [(None, "TIMEOUT"), ("Nothing", "SUCCESS")]
 
 
+def test_a_delay_and_an_expiry_count_from_the_turn_of_a_task(app, node, server):
+    stages = [[("sleep", {"seconds": 0.5})], [step("noop", delay=0.3, expires_in="1h")], [step("noop", delay=0.1)]]
+    handle = app.start_workflow(stages)
+    assert ended(handle, server) == "SUCCESS"
+    times = [
+        [float(server.field(f"{handle}:{n}", name)) for name in ("created", "started", "ended")] for n in range(3)
+    ]
+    assert times[1][0] >= times[0][2]
+    assert times[1][1] >= times[1][0] + 0.3
+    assert times[2][1] >= times[1][2] + 0.1
+
+
 # Control.
 
 

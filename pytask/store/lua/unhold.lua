@@ -12,7 +12,7 @@ local function unhold(key)
   local state = h[1] or 'WAIT'
   if state == 'HELD' and not h[3] then
     state = 'WAIT'
-    redis.call('HSET', key, 'state', state, 'last_update', now)
+    redis.call('HSET', key, 'state', state, 'last_update', now, 'created', now) -- `delay` and `expires_in` count from here
     redis.call('PERSIST', key) -- a draft would go by itself
     redis.call('PUBLISH', key, '{"event":"wait","data":null}')
   end
