@@ -19,6 +19,7 @@ from pytask.task import Task
 
 Classes = Mapping[str, type[Task]]
 NOTHING: Mapping[str, Any] = {}
+MOST_WORDS = 500  # characters of an error that gets more words before it
 
 FORMS = "a name, a Task class, a function that is a task, (task, data), step(...), a workflow, or a dict"
 
@@ -182,6 +183,8 @@ def _entry(number: int, item: Any, classes: Classes, names: _Names) -> Any:
     try:
         return _plain(_given(item), classes, names)
     except InvalidInputError as error:
+        if len(str(error)) > MOST_WORDS:  # of workflows inside workflows inside workflows
+            raise
         raise InvalidInputError(f"task {number} of the workflow: {error}") from error.__cause__
 
 
@@ -215,7 +218,10 @@ def _plain(given: dict[str, Any], classes: Classes, names: _Names) -> dict[str, 
 def _nested(task: Workflow, data: Any, classes: Classes) -> dict[str, Any]:
     if data is not None:
         raise InvalidInputError("a workflow inside another has no data")
-    spec = spec_of(task, classes)
+    try:
+        spec = spec_of(task, classes)
+    except RecursionError:
+        raise InvalidInputError("workflows are nested too deep, or one is inside itself") from None
     workflow.plan_of(spec)
     return spec
 

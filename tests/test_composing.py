@@ -134,6 +134,14 @@ def test_what_is_wrong_inside_a_workflow_that_is_a_task_is_told_at_once():
     assert "a workflow inside another has no data" in refused([[step(group(["a"]), {"x": 1})]])
 
 
+def test_a_workflow_inside_itself_is_refused():
+    ring = Workflow([["a"]])
+    ring.tasks.append([ring])
+    told = refused(ring)
+    assert "workflows are nested too deep, or one is inside itself" in told
+    assert len(told) < 1000
+
+
 def test_a_spec_may_hold_classes_and_steps():
     spec = spec_of({"title": "t", "stages": [[Fetch, {"task": Fetch, "data": {"url": "x"}, "timeout": "1m"}]]})
     assert spec["stages"] == [

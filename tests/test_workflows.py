@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
 from conftest import wait_until
 
-from pytask import chain, group, step
+from pytask import PyTask, chain, group, step
 from pytask.errors import TaskFailed, TaskGone, TaskStateError
 
 
@@ -109,6 +110,18 @@ def test_a_workflow_may_be_a_task_of_another(app, node):
         "1": [{"n": 2}],
     }
     assert [row["state"] for row in app.helpers.get_workflow_tasks(f"{handle}:inner")] == ["SUCCESS", "SUCCESS"]
+
+
+def test_a_workflow_runs_in_a_namespace_beside_one_of_the_same_id(app, node, server, start_node):
+    start_node("--namespace", "shop")
+    with contextlib.closing(PyTask(server.url, namespace="shop")) as shop:
+        theirs = shop.start_workflow([[("echo", {"n": 1})], ["gather"]], workflow_id="w")
+        ours = app.start_workflow([[("echo", {"n": 2})], ["gather"]], workflow_id="w")
+        assert theirs.get(20)[0]["inputs"] == {"0": {"n": 1}}
+        assert ours.get(20)[0]["inputs"] == {"0": {"n": 2}}
+        assert theirs.delete()
+        assert [row["id"] for row in app.helpers.list_workflows()] == ["w"]
+        assert shop.helpers.count_workflows() == 0
 
 
 # What fails.
