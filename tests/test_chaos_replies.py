@@ -9,6 +9,7 @@ import pytest
 from chaos.proxy import CLOSE, SILENCE, Proxy
 from chaos.rig import Rig, wait_for
 
+from pytask.schedule import read_fire_time
 from pytask.store.scripts import script_names
 
 ROUNDS = int(os.environ.get("PYTASK_TEST_ROUNDS", "1"))
@@ -121,6 +122,22 @@ class Tour(Rig):
         helpers.remove_service("s")
         wait_for(lambda: helpers.get_service("s") is None, "it is gone", 60)
 
+    def begin_schedule(self) -> None:
+        """One fires each second: `define_schedule`, `take_schedules`, `draft`, `advance_schedule`, `unhold` ..."""
+        self.app.helpers.add_schedule("tick", "work", {"seconds": 0.05}, every=1, missed="all")
+
+    def end_schedule(self) -> None:
+        """It has fired each second, once, and is paused and removed: `pause_schedule`."""
+        wait_for(lambda: len(self.redis.keys("task-tick@*")) > 10, "it fires")
+        self.app.helpers.pause_schedule("tick")
+        fields = ("next", "firing")
+        wait_for(lambda: self.redis.hmget("schedule-tick", fields) == [None, None], "it is paused")
+        fires = sorted(key.decode().removeprefix("task-") for key in self.redis.keys("task-tick@*"))
+        times = [read_fire_time(task_id.partition("@")[2]) for task_id in fires]
+        assert times == [times[0] + second for second in range(len(times))]
+        self.ids += fires
+        self.app.helpers.remove_schedule("tick")
+
     def death(self) -> None:
         """A node dies: `reap`, `orphan`, `return_ended`; what ran is suspected, and cleared: `survive`."""
         self.wait_until_seen()
@@ -139,6 +156,7 @@ def test_the_reply_of_every_script_is_lost_once(how, round):
         tour.proxy.lose(names)
         tour.start_node()
         tour.start_node()
+        tour.begin_schedule()
         tour.plain_work()
         tour.high_fences()
         tour.unknown_task()
@@ -149,6 +167,7 @@ def test_the_reply_of_every_script_is_lost_once(how, round):
         tour.limited_work()
         tour.queues_seen_to()
         tour.service()
+        tour.end_schedule()
         tour.death()
         verdict = tour.check(60, more_ends=1 + 6)  # one is restarted, and six replicas are stopped
         told = f"{verdict.text()}\nlost in this order: {tour.proxy.lost}\n{tour.story()}"
