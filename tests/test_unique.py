@@ -140,7 +140,7 @@ def test_a_raw_task_and_a_helper_agree_on_what_is_the_same(server, node, start):
 def test_a_lock_outlives_the_death_of_its_node_with_its_task(server, start_node, start):
     doomed = start_node(app=APP)
     first = start(unique=True)
-    server.wait_for_state(first, "RUNNING")
+    wait_until(lambda: began(server) == [first], "its start() has noted the first run")
     start_node(app=APP)
     doomed.kill()
     wait_until(lambda: began(server) == [first, first])
