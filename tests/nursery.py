@@ -27,9 +27,22 @@ from typing import IO, Any
 from pytask.__main__ import runs_a_node
 
 PROGRAM = Path(__file__).with_name("nursery_process.py")
-FORKS = os.environ.get("PYTASK_TEST_FORK", "1") != "0" and hasattr(os, "pidfd_open")
 Process = Any
 """A Popen, or a Forked, which has the same methods."""
+
+
+def _can_fork() -> bool:
+    """On Linux, unless told otherwise: it takes a descriptor of a process that is not one's own child."""
+    if os.environ.get("PYTASK_TEST_FORK") == "0" or not hasattr(os, "pidfd_open"):
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return True
+
+
+FORKS = _can_fork()
 
 
 class Nursery:
