@@ -44,7 +44,7 @@ NAMES: Mapping[str, Mapping[str, int]] = {
     "weekdays": {name: number for number, name in enumerate(WEEKDAYS)},
     "months": {name: number for number, name in enumerate(MONTHS, 1)},
 }
-SPAN = re.compile(r"(\d{1,2})-(\d{1,2})", re.ASCII)
+DIGITS = re.compile(r"[0-9]{1,2}")
 
 Numbers = int | str | Iterable[int | str]
 
@@ -304,23 +304,26 @@ def _read_numbers(part: str, given: object) -> list[int]:
 
 
 def _read_item(part: str, item: object) -> Iterable[int]:
-    allowed = RANGES[part]
+    """A number, a name, or as text a span of them: `8-17`, `mon-fri`."""
     if isinstance(item, str):
-        word = item.strip(" ").lower()
-        span = SPAN.fullmatch(word)
-        if span and int(span[1]) <= int(span[2]) and int(span[1]) in allowed and int(span[2]) in allowed:
-            return range(int(span[1]), int(span[2]) + 1)
-        number = NAMES.get(part, {}).get(word)
-        if number is None and re.fullmatch(r"\d{1,2}", word, re.ASCII):
-            number = int(word)
-        if number is not None and number in allowed:
-            return (number,)
-    elif isinstance(item, int) and not isinstance(item, bool) and item in allowed:
+        first, dash, last = item.strip(" ").lower().partition("-")
+        low, high = _number(part, first), _number(part, last if dash else first)
+        if low is not None and high is not None and low <= high:
+            return range(low, high + 1)
+    elif isinstance(item, int) and not isinstance(item, bool) and item in RANGES[part]:
         return (int(item),)
+    allowed = RANGES[part]
     names = f", or {', '.join(NAMES[part])}" if part in NAMES else ""
     raise InvalidInputError(
         f"{part} {shown(item)} is not allowed: it must be {allowed[0]} to {allowed[-1]}{names}"
     )
+
+
+def _number(part: str, word: str) -> int | None:
+    number = NAMES.get(part, {}).get(word)
+    if number is None and DIGITS.fullmatch(word) and int(word) in RANGES[part]:
+        number = int(word)
+    return number
 
 
 # Fire times as text, in ids and in fields.
