@@ -78,7 +78,7 @@ STEPS = (
     ("begin", ("starter.py:", "records.py:begin")),
     ("finish", ("report.py:", "records.py:finish")),
     ("end-task and release", ("closing.py:", "claims.py:release", "endings.py:push")),
-    ("Cleanup", ("cleanup.py:", "endings.py:", "records.py:cleanup")),
+    ("Cleanup", ("cleanup.py:", "endings.py:", "expiry.py:", "records.py:cleanup")),
     ("outboxes", ("outbox.py:",)),
     ("the store's client", ("client.py:", "servers.py:", "keys.py:")),
     ("greenlets: switch, start, end", ("hub.py:run",)),
