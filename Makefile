@@ -15,7 +15,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not alone and not waits" $(ARGS)
-	@$(BIN)/python -m pytest -n 3 -m waits $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist worksteal -m waits $(ARGS)
 	@$(BIN)/python -m pytest -m alone $(ARGS)
 
 lint: $(VENV)/.installed-dev
