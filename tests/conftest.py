@@ -30,15 +30,17 @@ HERE = Path(__file__).parent
 DEADLINE = 20.0  # seconds that anything may take on a noisy machine
 
 
-def wait_until(condition: Callable[[], Any], what: str = "", deadline: float = DEADLINE) -> Any:
-    """The first true answer of the condition; fails after the deadline, in seconds."""
+def wait_until(
+    condition: Callable[[], Any], what: str | Callable[[], str] = "", deadline: float = DEADLINE
+) -> Any:
+    """The first true answer of the condition; fails after the deadline, in seconds, and says what it waited for."""
     end = time.monotonic() + deadline
     while True:
         answer = condition()
         if answer:
             return answer
         if time.monotonic() > end:
-            pytest.fail(f"not within {deadline:g} s: {what or condition}")
+            pytest.fail(f"not within {deadline:g} s: {(what() if callable(what) else what) or condition}")
         time.sleep(0.01)
 
 
@@ -96,7 +98,7 @@ class Server:
     def wait_for_state(self, task_id: Any, *states: str, deadline: float = DEADLINE) -> str:
         return wait_until(
             lambda: (s := self.state(task_id)) in states and s,
-            f"state of {task_id!r} in {states}, it is {self.state(task_id)}",
+            lambda: f"state of {task_id!r} in {states}, it is {self.state(task_id)}",
             deadline,
         )
 
@@ -159,7 +161,7 @@ class Events:
         """The first event of this name."""
         return wait_until(
             lambda: next((e for e in self.of(task_id) if e["event"] == name), None),
-            f"event {name} of {task_id!r}, there were {self.names(task_id)}",
+            lambda: f"event {name} of {task_id!r}, there were {self.names(task_id)}",
             deadline,
         )
 

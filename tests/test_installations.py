@@ -94,7 +94,7 @@ def test_a_task_that_waits_for_its_time_is_begun_then(server, app, start_node):
     import time
 
     start_node()
-    server.redis.hset("task-D", mapping={"task": "noop", "due": time.time() + 1})
+    server.redis.hset("task-D", mapping={"task": "noop", "due": time.time() + 2.5})
     server.redis.lpush("new-task", "D")
     server.wait_for_state("D", "SCHEDULED")
     server.wait_for_state("D", "SUCCESS")
