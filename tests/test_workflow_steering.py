@@ -97,6 +97,14 @@ def test_a_failure_goes_on_along_the_gates_unless_it_is_allowed(store, state):
     assert store.workflows.get(b"W")[b"failed"] == b"1"
 
 
+def test_one_task_opens_more_gates_than_a_command_takes_words(store):
+    gates = range(10_000)
+    lay_out(store, {"a": noted(feeds=gates)}, [("row", 1)] * len(gates))
+    assert step_of(store, ("a", "SUCCESS")) == [b"wake", b"mail"]
+    assert [opened.number for opened in store.workflows.get_ready(b"W", 20_000)] == list(gates)
+    assert not any(failed for _, failed in store.workflows.get_decided(b"W", gates))
+
+
 def test_a_step_of_what_is_no_end_or_no_task_changes_nothing(store):
     lay_out(store, {"a": noted()})
     assert step_of(store, ("a", "RUNNING"), ("a", "RETRY"), ("b", "SUCCESS")) == [b"ok", b"mail"]

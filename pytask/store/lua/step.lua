@@ -12,7 +12,7 @@ if type(known) == 'table' or type(left) == 'table' or type(opened) == 'table' th
 local FAILED = {ERROR = 1, EXCEPTION = 1, TIMEOUT = 1, EXPIRED = 1, LOST = 1, STOPPED = 1}
 local OVER = {SUCCESS = 1, SKIPPED = 1, DISCARDED = 1}
 local done, total, failed = tonumber(head[3]) or 0, tonumber(head[4]) or 0, tonumber(head[5]) or 0
-local before, gates, counts, changed, ready = done, {}, {}, {}, {}
+local before, gates, counts, ready = done, {}, {}, {}
 
 -- how many tasks a gate waits for still, and whether one before it has failed
 local function gate(number)
@@ -46,11 +46,11 @@ end
 if done > before then
   local time = redis.call('TIME')
   local now = time[1] .. '.' .. string.format('%06d', time[2])
+  -- one by one: a task may open more gates than one call takes words
   for number, each in pairs(gates) do
-    if each.new then changed[#changed + 1] = number; changed[#changed + 1] = each.left .. ' ' .. (each.bad and 1 or 0) end
+    if each.new then redis.call('HSET', KEYS[3], number, each.left .. ' ' .. (each.bad and 1 or 0)) end
   end
-  if #changed > 0 then redis.call('HSET', KEYS[3], unpack(changed)) end
-  if #ready > 0 then redis.call('RPUSH', KEYS[4], unpack(ready)) end
+  for _, number in ipairs(ready) do redis.call('RPUSH', KEYS[4], number) end
   for state, count in pairs(counts) do redis.call('HINCRBY', KEYS[1], state, count) end
   redis.call('HSET', KEYS[1], 'done', done, 'failed', failed, 'touched', now)
   -- how far it is: ten times a second at most, and at its end
