@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -217,6 +218,20 @@ def test_a_gate_that_opened_and_was_forgotten_is_seen_to(app, node, store, serve
     server.redis.hset("task-W", mapping={"state": "WAIT", "due": 0})
     server.redis.lpush("new-task", "W")
     assert handle.get(20) == [None]
+
+
+def test_a_server_that_takes_no_writes_for_a_while_ends_no_workflow(app, start_node, server):
+    start_node(node_timeout="30")
+    handle = app.start_workflow([["noop"] * 6000, ["noop"]])
+    wait_until(lambda: server.redis.exists(f"task-{handle}:500"))
+    server.redis.config_set("maxmemory", 1)
+    try:
+        began = time.monotonic()
+        wait_until(lambda: time.monotonic() - began > 6.5, "longer than helpers try again")
+        assert handle.state() == "RUNNING"
+    finally:
+        server.redis.config_set("maxmemory", 0)
+    assert handle.wait(60) == "SUCCESS"
 
 
 def sweep_of(app):

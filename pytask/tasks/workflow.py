@@ -18,6 +18,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -62,7 +63,9 @@ class Workflow(Task):
 
     def __init__(self, **spec: Any) -> None:
         self.spec = spec
-        self.store = self.helpers.store
+        self.store = self.helpers.store.with_patience(None)  # an outage must not end a workflow
+        self.patient = copy(self.helpers)
+        self.patient.store = self.store
         self.flows = self.store.workflows
         self.raw_id = wire.id_to_bytes(self.id)
         self.stops = False
@@ -243,7 +246,7 @@ class Workflow(Task):
             return
         for names in self._iter_open():
             left = self._skip(names, STOPPED, waiting=True)
-            self.helpers.stop_each(id_of(self.raw_id, name) for name in left)
+            self.patient.stop_each(id_of(self.raw_id, name) for name in left)
         self.flows.set(self.raw_id, stops=1)
 
     def _iter_open(self) -> Iterator[list[str]]:
