@@ -166,11 +166,18 @@ class Serving:
         label = wire.id_to_str(name)
         for numbers in batches(range(made)):
             ids = [id_of_replica(label, number) for number in numbers]
-            for number, task_id, row in zip(
-                numbers, ids, self.store.records.get_each(ids, OF_REPLICAS), strict=True
-            ):
+            for number, task_id, row in zip(numbers, ids, self._read_each(ids), strict=True):
                 if row is not None and row[0] == name:
                     yield number, task_id, row
+
+    def _read_each(self, ids: list[bytes]) -> list[list[bytes | None] | None]:
+        """The fields of replicas; None for each that is not there, or is no hash."""
+        try:
+            return self.store.records.get_each(ids, OF_REPLICAS)
+        except StoreRefused as error:
+            if not is_wrong_type(error):
+                raise
+            return [None] if len(ids) == 1 else [row for each in ids for row in self._read_each([each])]
 
     def _count_replicas(self, name: bytes, made: int) -> dict[str, Any]:
         by_state: Counter[str] = Counter()

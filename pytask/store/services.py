@@ -146,15 +146,8 @@ class Services:
         return [Standing(a[0], a[1], a[2], a[3] == b"1") if a else Standing() for a in answers]
 
     def get_standings(self, name: bytes, ids: Sequence[bytes]) -> list[Standing]:
-        """How the replicas of a service stand."""
-        fields = ("state", "at", "uses", "control", "service")
-        rows = self.client.pipeline([("HMGET", self.keys.task(task_id), *fields) for task_id in ids])
-        return [
-            Standing(state or b"WAIT", at or b"", uses or b"", control == b"stop")
-            if service == name
-            else Standing()
-            for state, at, uses, control, service in rows
-        ]
+        """How the replicas of a service stand; other keys may stand in their places."""
+        return self.equip(name, ids, 0, {}, anew=False)
 
     def discharge(self, name: bytes, rows: Sequence[tuple[bytes, bool]]) -> list[bool]:
         """Remove replicas (id, whether a node owns it) that have ended: True for each that is gone."""
