@@ -32,7 +32,7 @@ def test_what_the_cluster_keeps_going_survives_6_kills_2_freezes_and_a_restart_o
     assert not result.verdict.problems, f"seed {seed}, files in {result.folder}\n{result.verdict.text()}"
     assert (figures["kill"], figures["freeze"], figures["restart"]) == (6, 2, 1)
     assert (figures["workflows"], figures["tasks"]) == (10, 200 + 10 * 150 + figures["fires"])
-    assert figures["fires"] >= 3 * 18
+    assert figures["fires"] >= 3 * 15
     assert figures["runs of replicas"] > 10, "no fault hit a replica: the test has shown nothing"
     scenario.remove_files()
 
@@ -67,11 +67,11 @@ def test_a_fire_that_did_not_come_is_noticed():
     with Single("valkey") as server:
         made = Standing(server, Keep(schedules=1), random.Random(1))
         made.close()
-    made.began, made.ended = 1_799_999_999.5, 1_800_000_004.5
-    made.fires = [f"tick-0@2027-01-15T08:00:0{second}Z" for second in range(5)]
+    made.began, made.ended = 1_799_999_999.5, 1_800_000_009.5
+    made.fires = [f"tick-0@2027-01-15T08:00:0{second}Z" for second in range(10)]
     assert standing.second_of(made.fires[0]) == 1_800_000_000
     assert not list(made.gaps("tick-0"))
-    for missing in ([2], [0, 1, 2], [2, 3, 4]):
+    for missing in ([2], range(7), [8, 9], range(10)):
         held, made.fires = made.fires, [fire for n, fire in enumerate(made.fires) if n not in missing]
         assert list(made.gaps("tick-0")), missing
         made.fires = held

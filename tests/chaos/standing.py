@@ -28,7 +28,8 @@ from pytask.errors import StoreError
 
 QUEUE = "keep"  # of the replicas: they end as STOPPED, which is none of the other tasks' counts
 SERVICE = "watch"
-SOON = 3.1  # seconds until the first fire: nodes look every 2 s where there is no schedule; as many to the end
+FIRST = 6.5  # seconds until the first fire: nodes look every 5 s where there is no schedule
+LAST = 2.0  # seconds at most between the last fire and the end
 AFTER_A_THAW = 3.0  # seconds within which a node that was frozen has noticed that its claims are gone
 PATIENCE = 200.0  # seconds until all is as it should be, after the last fault: probation takes a minute and more
 
@@ -149,7 +150,7 @@ class Standing:
         return float(self._field("schedule", name, "last") or 0)
 
     def _is_behind(self, name: str) -> bool:
-        return self._last(name) < self.ended - SOON
+        return self._last(name) < self.ended - LAST
 
     def _has_ended(self, flow: Flow) -> bool:
         return self._field("task", flow.id, "state") in (b"SUCCESS", b"ERROR", b"EXCEPTION", b"LOST")
@@ -208,9 +209,10 @@ class Standing:
     def gaps(self, name: str) -> Iterator[str]:
         """Fires that did not come, in words."""
         seconds = [second_of(fire) for fire in self.fires if fire.startswith(f"{name}@")]
-        wanted = [self.began, *seconds, self.ended]
-        for before, after in pairwise(wanted):
-            if after - before > (1.0 if before in seconds and after in seconds else SOON):
+        rows = [(self.began, min(seconds, default=self.ended), FIRST), (max(seconds, default=0), self.ended, LAST)]
+        rows += [(before, after, 1.0) for before, after in pairwise(seconds)]
+        for before, after, most in rows:
+            if after - before > most:
                 yield f"{name}: none between {before:.0f} and {after:.0f}"
 
 
