@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from types import SimpleNamespace
 
@@ -264,6 +265,45 @@ def test_the_sweep_removes_what_is_left_of_a_workflow_whose_record_was_removed(a
 
 
 # What becomes of its records.
+
+
+def test_nothing_comes_back_of_a_workflow_that_is_removed_while_its_tasks_are_made(app, start_node, server, store):
+    node = start_node()
+    for part in (0.0, 0.3, 0.9):
+        handle = app.start_workflow([["noop"] * 3000, ["noop"] * 3000], workflow_id="W")
+        wait_until(lambda part=part: server.redis.exists(f"task-W:{part * 6000:.0f}"))
+        node.signal(signal.SIGSTOP)
+        store.expiry.remove_workflow(handle.encode())
+        node.signal(signal.SIGCONT)
+        wait_until(lambda: keys_of_W(server) == [], "all of it is gone")
+        server.wait_until_idle()
+        assert keys_of_W(server) == []
+
+
+def keys_of_W(server):
+    """What is stored of the workflow W."""
+    return [key for key in server.redis.scan_iter("*", count=10_000) if b"W" in key]
+
+
+def test_a_step_that_comes_late_leaves_nothing_of_a_removed_workflow(store, server):
+    lay_out(store, {"a": noted()})
+    assert store.workflows.note(b"W", made=1) is True
+    store.expiry.remove_workflow(b"W")
+    assert store.workflows.note(b"W", made=1) is False
+    store.workflows.forget_check(b"W")
+    assert server.redis.keys("*") == []
+
+
+def test_a_workflow_that_was_stopped_restarted_and_stopped_again_is_stopped(app, node, server):
+    tasks = [step("loop", name="a"), step("loop", name="b", queue="nobody"), step("noop", after="b")]
+    handle = app.start_workflow(tasks, workflow_id="W")
+    wait_until(lambda: states_of(handle)["a"] == "RUNNING" and server.state("W") == "HELD")
+    server.redis.hset("workflow-W", "stops", 1)  # of a stop that a restart called off at once
+    app.helpers.restart_task("W")
+    server.wait_for_state("W", "HELD")
+    wait_until(lambda: not server.redis.hexists("workflow-W", "stops"))
+    assert handle.stop() is True
+    assert handle.wait(20) == "STOPPED"
 
 
 def test_the_records_of_its_tasks_stay_until_it_has_ended_and_go_with_it(app, start_node, server):

@@ -52,7 +52,11 @@ class Expiry:
             self.records.remove_each(ids)
 
     def remove_workflow(self, workflow: bytes) -> None:
-        """Remove a workflow: its tasks, what is known of it, and last its own record. Safe to repeat."""
+        """Remove a workflow: its tasks, what is known of it, and last its own record. Safe to repeat.
+
+        A run of it that makes tasks at this moment finds out by itself, and removes them.
+        """
+        self.workflows.unlay(workflow)
         self.remove_tasks(workflow)
         self.workflows.remove(workflow)
         self.records.remove_each([workflow])

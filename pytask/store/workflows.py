@@ -108,6 +108,23 @@ class Workflows:
             calls.append(((k.key, k.tasks, k.open, k.ready), (self.keys.task(workflow), *words)))
         return dict(zip(rows, self.client.call_many("step", calls, partial=partial), strict=True))
 
+    def note(self, workflow: bytes, **fields: Any) -> bool:
+        """Write fields of its own record; False where it was removed, or never laid out: then there is none."""
+        k = self.keys.workflow(workflow)
+        flat = [part for pair in fields.items() for part in pair]
+        if self.client.pipeline([("HSET", k.key, *flat), ("HEXISTS", k.key, "laid")])[1]:
+            return True
+        self.client.execute("DEL", k.key)
+        return False
+
+    def is_laid_out(self, workflow: bytes) -> bool:
+        """Is it written down what it consists of?"""
+        return bool(self.client.execute("HEXISTS", self.keys.workflow(workflow).key, "laid"))
+
+    def unlay(self, workflow: bytes) -> None:
+        """Let nobody take another step of it. Safe to repeat."""
+        self.client.execute("DEL", self.keys.workflow(workflow).key)
+
     def set(self, workflow: bytes, **fields: Any) -> None:
         """Write fields of its own record."""
         flat = [part for pair in fields.items() for part in pair]
@@ -140,8 +157,12 @@ class Workflows:
 
     def forget_check(self, workflow: bytes) -> None:
         """It has done so."""
-        k = self.keys.workflow(workflow)
-        self.client.pipeline([("HDEL", k.key, "check"), ("HSET", k.key, "touched", wire.encode_time(time.time()))])
+        self.client.execute("HDEL", self.keys.workflow(workflow).key, "check")
+        self.note(workflow, touched=wire.encode_time(time.time()))
+
+    def forget_stop(self, workflow: bytes) -> None:
+        """It is to go on, and may be stopped again."""
+        self.client.execute("HDEL", self.keys.workflow(workflow).key, "stops")
 
     def drop_ready(self, workflow: bytes, number: int) -> None:
         """The tasks of a gate have been seen to."""

@@ -47,6 +47,7 @@ BATCH = 500  # tasks
 MOST_GATES = 50  # that are read at once
 MOST_NAMED = 10  # failed tasks, in the output of a workflow
 STOPPED = "its workflow was stopped"
+REMOVED = "it was removed while it went on"
 NOTHING_FAILED = "it runs only where something before it failed, and nothing did"
 SOMETHING_FAILED = "something before it failed"
 FINAL = frozenset(state.encode() for state in (*states.ENDED, states.STOPPED))
@@ -81,7 +82,7 @@ class Workflow(Task):
             record = {}
         if b"made" not in record:
             self._make(self._plan())
-        self._go_on(b"check" in record)
+        self._go_on(record)
         return self._end()
 
     # The beginning.
@@ -120,8 +121,17 @@ class Workflow(Task):
             self._push((task.name, self._queue_of(task)) for task in batch if _is_first(task))
             skipped += [task.name for task in batch if task.gate < 0 and not _is_first(task)]
             points.reach("in-workflow")
+            if not self.flows.is_laid_out(self.raw_id):
+                self._withdraw(plan)
         self._skip(skipped, NOTHING_FAILED)
-        self.flows.set(self.raw_id, made=1)
+        if not self.flows.note(self.raw_id, made=1):
+            self._withdraw(plan)
+
+    def _withdraw(self, plan: Plan) -> None:
+        """It was removed while its tasks were made: remove these too. Raises Error."""
+        for batch in _batches(plan.tasks, BATCH):
+            self.store.records.remove_each([id_of(self.raw_id, task.name) for task in batch])
+        raise self.Error(REMOVED)
 
     def _fields(self, plan: Plan) -> dict[str, Any]:
         last = [plan.tasks[number].name for number in sinks(plan)]
@@ -166,12 +176,14 @@ class Workflow(Task):
 
     # In between.
 
-    def _go_on(self, check: bool) -> None:
+    def _go_on(self, record: Mapping[bytes, bytes]) -> None:
         """Let go what is ready, or skip it."""
         self.stops = self._is_to_stop()
         if self.stops:
             self._stop_all()
-        if check:
+        elif b"stops" in record:  # it was restarted meanwhile: another stop is to be obeyed as the first one
+            self.flows.forget_stop(self.raw_id)
+        if b"check" in record:
             self._compare()
         while opened := self.flows.get_ready(self.raw_id, MOST_GATES):
             for number, row, failed in opened:
@@ -247,7 +259,7 @@ class Workflow(Task):
         for names in self._iter_open():
             left = self._skip(names, STOPPED, waiting=True)
             self.patient.stop_each(id_of(self.raw_id, name) for name in left)
-        self.flows.set(self.raw_id, stops=1)
+        self.flows.note(self.raw_id, stops=1)
 
     def _iter_open(self) -> Iterator[list[str]]:
         """The names of tasks that have not ended, as far as the workflow knows, in batches."""
@@ -274,6 +286,8 @@ class Workflow(Task):
     def _end(self) -> Any:
         """End where all tasks have. Raises Leave where not, Error where some failed."""
         record = self.flows.get(self.raw_id)
+        if b"laid" not in record:
+            raise self.Error(REMOVED)
         if record.get(b"done") != record.get(b"total"):
             raise Leave(states.HELD)
         if self.attempt == 1:  # the first run never ends it: one with a record of its end was restarted
@@ -284,8 +298,8 @@ class Workflow(Task):
         output = self._output(record) if state == states.SUCCESS else None
         words = self._failures(failed, int(record[b"total"])) if state == states.ERROR else ""
         points.reach("before-workflow-end")
-        self.flows.set(self.raw_id, state=state, ended=wire.encode_time(time.time()))
-        self.flows.close(self.raw_id)
+        if self.flows.note(self.raw_id, state=state, ended=wire.encode_time(time.time())):
+            self.flows.close(self.raw_id)
         points.reach("after-workflow-end")
         if state == states.STOPPED:
             raise Leave(state)
