@@ -33,7 +33,7 @@ DEADLINE = 20.0  # seconds that anything may take on a noisy machine
 def wait_until(
     condition: Callable[[], Any], what: str | Callable[[], str] = "", deadline: float = DEADLINE
 ) -> Any:
-    """The first true answer of the condition; fails after the deadline, in seconds, and says for what."""
+    """The first true answer of the condition; fails after the deadline, in seconds, and says what was not met."""
     end = time.monotonic() + deadline
     while True:
         answer = condition()

@@ -79,7 +79,7 @@ def test_a_raw_producer_pauses_and_resumes_with_set_and_del(server, start_node):
 
 def test_a_task_that_becomes_due_while_its_queue_is_paused_waits_in_the_queue(server, helpers, start_node):
     start_node()
-    helpers.start_task("noop", task_id="T", due=time.time() + 1)
+    helpers.start_task("noop", task_id="T", due=time.time() + 2.5)
     server.wait_for_state("T", "SCHEDULED")
     helpers.pause_queue()
     wait_until(lambda: server.redis.lrange("new-task", 0, -1) == [b"T"], "it is promoted")
