@@ -313,6 +313,16 @@ class Entry:
     note = "of no meaning to a schedule"
 
 
+def test_a_list_of_many_has_each_of_them(server, app, start_node):
+    app.helpers.add_schedules({f"s{number}": {"task": "note", "every": 0.5 + number % 7} for number in range(250)})
+    start_node(app=APP)
+    wait_for_fires(server, "s0", 2)
+    for _ in range(5):
+        found = app.helpers.get_schedules(times=1)
+        assert sorted(found) == sorted(f"s{number}" for number in range(250))
+        assert not [name for name, row in found.items() if row["error"]]
+
+
 def test_groups_of_dicts_and_objects_are_added_at_once(server, app):
     groups = {"a": {"one": {"task": "note", "cron": "0 3 * * *"}, "two": Entry}, "b": {"task": "note", "every": 5}}
     assert app.helpers.add_schedules(groups, more={"three": Entry()}) == 4

@@ -59,11 +59,10 @@ class Schedules:
             self.client.execute("ZADD", self.keys.schedules, *words)
 
     def iter_names(self) -> Iterator[list[tuple[bytes, float]]]:
-        """All names with their scores, in order of these, batch by batch."""
-        start = 0
-        while rows := self.client.execute("ZRANGE", self.keys.schedules, start, start + BATCH - 1, "WITHSCORES"):
-            yield _with_scores(rows)
-            start += BATCH
+        """All names with their scores, batch by batch; read at once, since scores change while this is used."""
+        rows = _with_scores(self.client.execute("ZRANGE", self.keys.schedules, 0, -1, "WITHSCORES"))
+        for start in range(0, len(rows), BATCH):
+            yield rows[start : start + BATCH]
 
     def has(self, name: bytes) -> bool:
         """Is there such a schedule?"""
