@@ -9,6 +9,7 @@ import pytest
 from chaos.proxy import CLOSE, SILENCE, Proxy
 from chaos.rig import Rig, wait_for
 
+from pytask import step
 from pytask.schedule import read_fire_time
 from pytask.store.scripts import script_names
 
@@ -122,6 +123,13 @@ class Tour(Rig):
         helpers.remove_service("s")
         wait_for(lambda: helpers.get_service("s") is None, "it is gone", 60)
 
+    def workflow(self) -> None:
+        """Two stages, of which the second is skipped in part: `create`, `lay_out`, `step`, `unhold`, `skip` ..."""
+        spare = step("work", when="on_failure")
+        handle = self.app.start_workflow([["work", "work"], ["work", spare]], workflow_id="W")
+        assert handle.wait(90) == "SUCCESS"
+        self.ids += ["W:0", "W:1", "W:2"]
+
     def begin_schedule(self) -> None:
         """One fires each second: `define_schedule`, `take_schedules`, `draft`, `advance_schedule`, `unhold` ..."""
         self.app.helpers.add_schedule("tick", "work", {"seconds": 0.05}, every=1, missed="all")
@@ -167,9 +175,10 @@ def test_the_reply_of_every_script_is_lost_once(how, round):
         tour.limited_work()
         tour.queues_seen_to()
         tour.service()
+        tour.workflow()
         tour.end_schedule()
         tour.death()
-        verdict = tour.check(60, more_ends=1 + 6)  # one is restarted, and six replicas are stopped
+        verdict = tour.check(60, more_ends=1 + 6 + 2)  # a restart, six replicas, a workflow and its spare task
         told = f"{verdict.text()}\nlost in this order: {tour.proxy.lost}\n{tour.story()}"
         assert not verdict.problems, told
         wait_for(lambda: not tour.proxy.left, f"replies of {tour.proxy.left} were never sent:\n{told}", 20)

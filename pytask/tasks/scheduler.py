@@ -24,7 +24,7 @@ from pytask.task import Task
 log = logging.getLogger("pytask.scheduler")
 
 POLL = 0.5  # seconds between two looks at which schedule is next
-EMPTY_POLL = 5.0  # while there is none
+EMPTY_POLL = 2.0  # while there is none
 SPREAD = 0.03  # seconds; so that nodes do not all look in the same instant
 AGAIN = 0.02  # seconds until the next look, where others are at work
 LEASE = 0.2  # seconds that a node has for what it took

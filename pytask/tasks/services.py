@@ -25,7 +25,7 @@ from pytask.tasks.replication import Broken, Replication, Superseded
 log = logging.getLogger("pytask.services")
 
 POLL = 0.45  # seconds between two looks at whose turn it is
-EMPTY_POLL = 0.9  # while there is no service
+EMPTY_POLL = 2.0  # while there is no service
 LEASE = 6.0  # seconds for which a service is taken
 MOST = 20  # services that one node works at
 BROKEN_LOOK = 30.0  # seconds until a service whose definition is no good is looked at again
