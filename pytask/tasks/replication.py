@@ -129,7 +129,7 @@ class Replication:
     def _want_again(self, ids: Sequence[bytes], standings: Sequence[Standing]) -> list[bytes]:
         """Of records that there were: those to be pushed."""
         strange = [i for i, standing in zip(ids, standings, strict=True) if not standing.state]
-        if strange:
+        if strange and self.store.records.are_there(strange[:1]):  # else it was removed a moment ago
             log.error(
                 "service %s: there is another record under the id %s: remove it",
                 wire.shown(self.name),
