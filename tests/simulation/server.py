@@ -184,8 +184,14 @@ def contents(server: Any) -> dict[bytes, tuple[bytes, Any]]:
         for key in server.keys(slot):
             kind = server.kind(slot, key)
             name, *rest = READ[kind]
-            found[key] = kind, _in_order(name, server.execute(slot, name, [key, *rest]))
+            content = _in_order(name, server.execute(slot, name, [key, *rest]))
+            found[key] = kind, _with_numbers(content) if kind == b"zset" else content
     return found
+
+
+def _with_numbers(content: list[bytes]) -> list[tuple[bytes, float]]:
+    """Members with their scores: servers spell one and the same number in several ways."""
+    return [(member, float(score)) for member, score in zip(content[::2], content[1::2], strict=True)]
 
 
 class ComparedServers:
