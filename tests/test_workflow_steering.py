@@ -267,6 +267,53 @@ def test_the_sweep_removes_what_is_left_of_a_workflow_whose_record_was_removed(a
 # What becomes of its records.
 
 
+def test_a_cleanup_that_dies_in_the_midst_of_a_workflow_leaves_it_to_the_next(app, start_node, server, store):
+    node = start_node(cleanup_local="false")
+    handle = app.start_workflow([["noop", group(["noop"])]])
+    assert handle.wait(20) == "SUCCESS"
+    server.wait_until_idle()
+    assert node.terminate() == 0
+    ttls = dict.fromkeys(("SUCCESS", "ERROR"), 0.0)
+    let_expire = store.workflows.let_expire
+    for dies in (True, False):
+        store.workflows.let_expire = None if dies else let_expire
+        with contextlib.suppress(TypeError):
+            store.expiry.let_expire([handle.encode()], ttls)
+    wait_until(lambda: keys_of(server, handle) == [])
+
+
+def test_a_workflow_that_is_cut_short_leaves_nothing_behind_and_can_be_restarted(app, start_node, server, store):
+    start_node(failure_ttl="4", result_ttl="4")
+    stages = [[("pause", {"seconds": 1}), "noop"], ["noop"], ["noop"]]
+    handle = app.start_workflow(stages, workflow_id="W")
+    wait_until(lambda: server.state("W:0") == "RUNNING" and server.state("W") == "HELD")
+    server.redis.rename("{workflow-W}:gates", "aside")
+    server.redis.set("{workflow-W}:gates", "no hash")
+    assert handle.wait(20) == "EXCEPTION"
+    wait_until(lambda: server.field("W:2", "output") == "its workflow could not go on")
+    server.redis.delete("{workflow-W}:gates", "aside")
+    handle.restart()
+    assert handle.wait(20) == "SUCCESS"
+    wait_until(lambda: keys_of_W(server) == [] or set(keys_of_W(server)) == {b"{workflow-W}:aside"})
+
+
+def test_the_sweep_closes_workflows_whose_task_has_ended_and_leaves_those_that_wait_for_their_time(
+    app, server, store
+):
+    for name, state in (("stopped", "STOPPED"), ("cut", "LOST"), ("later", "SCHEDULED"), ("held", "HELD")):
+        app.start_workflow([["noop"], ["noop"]], workflow_id=name)
+        server.redis.delete("new-task")
+        server.redis.hset(f"task-{name}", "state", state)
+    store.workflows.lay_out(b"cut", {"1": noted(gate=0)}, [("row", 1)], {"state": "RUNNING", "queue": ""})
+    server.redis.hset("task-cut:1", mapping={"task": "noop", "state": "HELD", "workflow": "cut"})
+    for _ in range(2):
+        sweep_of(app)._wake_workflows()
+    assert server.redis.lrange("new-task", 0, -1) == [b"held"]
+    assert set(server.redis.zrange("workflows", 0, -1)) == {b"later", b"held"}
+    assert server.state("cut:1") == "SKIPPED"
+    assert set(server.redis.keys("workflow-*")) == {b"workflow-cut", b"workflow-held"}
+
+
 def test_nothing_comes_back_of_a_workflow_that_is_removed_while_its_tasks_are_made(app, start_node, server, store):
     node = start_node()
     for part in (0.0, 0.3, 0.9):

@@ -8,7 +8,7 @@ from pytask.store.records import Records
 from pytask.store.workflows import Workflows
 from pytask.workflow import NAME, id_of
 
-BATCH = 500
+CUT_SHORT = "its workflow could not go on"
 
 
 class Expiry:
@@ -24,18 +24,29 @@ class Expiry:
         `ttls`: seconds to live for each state. `classes`: see `Records.cleanup`. The seconds left of each,
         -1 where it has not ended, -2 where it is kept.
         """
-        return self._expire(ids, ttls, classes, of_workflow=False)
+        return self._expire(ids, ttls, classes, most=0)
 
-    def _expire(
-        self, ids: Sequence[bytes], ttls: Mapping[str, float], classes: str, of_workflow: bool
-    ) -> list[int]:
-        answers = self.records.cleanup(ids, ttls, classes, of_workflow=of_workflow)
+    def _expire(self, ids: Sequence[bytes], ttls: Mapping[str, float], classes: str, most: int) -> list[int]:
+        answers = self.records.cleanup(ids, ttls, classes, most=most)
         for task_id, (seconds, is_workflow) in zip(ids, answers, strict=True):
             if is_workflow:
+                self.settle(task_id)
                 for tasks in self._iter_tasks(task_id):
-                    self._expire(tasks, ttls, classes, of_workflow=True)
+                    self._expire(tasks, ttls, classes, most=1)
                 self.workflows.let_expire(task_id, seconds)
+                self.records.cleanup([task_id], ttls, classes, most=2)
         return [seconds for seconds, _ in answers]
+
+    def settle(self, workflow: bytes) -> None:
+        """A workflow whose task has ended: where that was cut short, what had not begun is skipped.
+
+        What runs still goes on, and is a task like any other from then on. Safe to repeat.
+        """
+        if not self.workflows.cut_off(workflow):
+            return
+        for ids in self._iter_tasks(workflow):
+            self.workflows.skip(ids, CUT_SHORT)
+        self.workflows.close(workflow)
 
     def _iter_tasks(self, workflow: bytes) -> Iterator[list[bytes]]:
         for found in self.workflows.iter_tasks(workflow):

@@ -137,14 +137,15 @@ class Records:
         return self.keys.events(task_id) or self.keys.task(task_id)
 
     def cleanup(
-        self, ids: Sequence[bytes], ttls: Mapping[str, float], classes: str = "", *, of_workflow: bool = False
+        self, ids: Sequence[bytes], ttls: Mapping[str, float], classes: str = "", *, most: int = 0
     ) -> list[tuple[int, bool]]:
         """Let records expire: the seconds left, -1 not ended, -2 it is kept; and whether it is a workflow; each.
 
         `classes`: what classes say of their own, as `cleanup.lua` reads it. Kept events go with the record.
-        `of_workflow`: also those of a workflow's tasks, which are kept until it has ended.
+        `most`: 1 for those of a workflow's tasks too, which are kept until it has ended; 2 for workflows
+        themselves too, which are kept until all that belongs to them has been seen to.
         """
-        shared = [classes, int(of_workflow), *(part for pair in ttls.items() for part in pair)]
+        shared = [classes, most, *(part for pair in ttls.items() for part in pair)]
         answers = self.client.call_each("cleanup", [self.keys.task(i) for i in ids], shared, (), 0)
         more = [(i, answer) for i, answer in zip(ids, answers, strict=True) if answer.__class__ is list]
         if more:

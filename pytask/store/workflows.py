@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pytask import wire
+from pytask import states, wire
 from pytask.keys import Keys
 from pytask.store.client import Client, as_dict
 
@@ -14,6 +14,7 @@ CHUNK = 500  # rows a call
 MOST_ENDED = 10_000  # ended workflows that the list remembers
 OPEN = "HELD"  # the state in the row of a task that has not ended
 STEPS = {"on_success": "s", "on_failure": "f", "always": "a"}
+OVER = states.ENDED | {states.STOPPED}
 WHEN = {letter: when for when, letter in STEPS.items()}
 
 
@@ -194,6 +195,15 @@ class Workflows:
                 ("ZREMRANGEBYRANK", ended, 0, -MOST_ENDED - 1),
             ]
         )
+
+    def cut_off(self, workflow: bytes) -> bool:
+        """Let nobody take another step of it; False where its own last run has ended it. Safe to repeat."""
+        key = self.keys.workflow(workflow).key
+        state = self.client.execute("HGET", key, "state")
+        if state is None or state.decode() in OVER:
+            return False
+        self.client.pipeline([("HDEL", key, "laid"), ("HSET", key, "cut", 1)])
+        return True
 
     def let_expire(self, workflow: bytes, seconds: float) -> None:
         """Let all that is known of it go after so many seconds; then lists do not show it any more."""

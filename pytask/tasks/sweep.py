@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Sequence
 
-from pytask import wire
+from pytask import states, wire
 from pytask.errors import StoreError, StoreUnavailable
 from pytask.names import queue_label
 from pytask.task import Task
@@ -24,6 +24,8 @@ RATE = 5_000  # records a second: a percent or two of a server, and of the node
 LEAST_SLEEP = 0.005  # seconds: shorter ones are saved up
 RETRY_DELAY = 1.0  # seconds
 PAGE = 500  # workflows
+OVER = frozenset(state.encode() for state in (*states.ENDED, states.STOPPED))
+PARKED = frozenset(state.encode() for state in states.PARKED)
 STILL = 120.0  # seconds; clocks of several machines are compared, a minute or two does not matter
 STANDING = ("queue", "touched", "check")
 LEASE = 3  # times node_timeout
@@ -124,11 +126,14 @@ class Sweep(Task):
     ) -> None:
         if time.time() - max(_seconds(touched), _seconds(check)) < STILL:
             return
-        if self.store.records.get_each([workflow], ["task"]) == [
-            None
-        ]:  # somebody removed its record, and nothing else
+        (row,) = self.store.records.get_each([workflow], ["state"])
+        state = None if row is None else row[0]
+        if row is None:  # somebody removed its record, and nothing else
             self.store.expiry.remove_workflow(workflow)
-        else:
+        elif state in OVER:
+            self.store.expiry.settle(workflow)
+            self.store.workflows.close(workflow)
+        elif state not in PARKED:
             self.store.workflows.ask_for_check(workflow)
             self.store.queues.push(self.store.keys.queue_of_record(b"", queue or b""), [workflow])
 

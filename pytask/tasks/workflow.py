@@ -15,6 +15,7 @@ with the records of their tasks.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,8 +23,10 @@ from copy import copy
 from itertools import islice
 from typing import Any, ClassVar
 
+from greenlet import GreenletExit  # gevent's own; so it is there without gevent
+
 from pytask import points, states, wire
-from pytask.errors import InvalidInputError
+from pytask.errors import InvalidInputError, StoreError
 from pytask.settings import Settings
 from pytask.store.workflows import Noted
 from pytask.task import Leave, Task
@@ -76,7 +79,7 @@ class Workflow(Task):
         if b"{" in self.raw_id or b"}" in self.raw_id:
             raise self.Error("the id of a workflow must not have a brace: its keys would lie in different slots")
         record = self.flows.get(self.raw_id)
-        if self.attempt == 1 and record.get(b"state") in FINAL:  # it was restarted
+        if self.attempt == 1 and (record.get(b"state") in FINAL or b"cut" in record):  # it was restarted
             self.store.expiry.remove_tasks(self.raw_id)
             self.flows.reopen(self.raw_id)
             record = {}
@@ -115,6 +118,17 @@ class Workflow(Task):
         self.flows.lay_out(self.raw_id, tasks, gates, self._fields(plan))
         self.flows.enter(self.raw_id)
         points.reach("after-lay-out")
+        try:
+            self._make_tasks(plan)
+        except GreenletExit:  # perhaps since its record is gone
+            with contextlib.suppress(StoreError):
+                if not self.helpers.store.with_patience(0).workflows.is_laid_out(self.raw_id):
+                    self._withdraw(plan)
+            raise
+        if not self.flows.note(self.raw_id, made=1):
+            self._withdraw(plan)
+
+    def _make_tasks(self, plan: Plan) -> None:
         skipped: list[str] = []
         for batch in _batches(plan.tasks, BATCH):
             self.store.records.create([(id_of(self.raw_id, task.name), self._words(task)) for task in batch])
@@ -122,16 +136,13 @@ class Workflow(Task):
             skipped += [task.name for task in batch if task.gate < 0 and not _is_first(task)]
             points.reach("in-workflow")
             if not self.flows.is_laid_out(self.raw_id):
-                self._withdraw(plan)
+                return
         self._skip(skipped, NOTHING_FAILED)
-        if not self.flows.note(self.raw_id, made=1):
-            self._withdraw(plan)
 
     def _withdraw(self, plan: Plan) -> None:
-        """It was removed while its tasks were made: remove these too. Raises Error."""
+        """It was removed while its tasks were made: remove these too."""
         for batch in _batches(plan.tasks, BATCH):
             self.store.records.remove_each([id_of(self.raw_id, task.name) for task in batch])
-        raise self.Error(REMOVED)
 
     def _fields(self, plan: Plan) -> dict[str, Any]:
         last = [plan.tasks[number].name for number in sinks(plan)]

@@ -1,7 +1,8 @@
 -- cleanup: let the records of ended tasks expire.
 -- KEYS  task, ...   (all in one slot on a cluster)
 -- ARGV  1 what classes say of theirs: `name result_ttl failure_ttl`, with spaces between all of them, '-' for what one does
---       not say; 2 '1': also tasks of workflows; then state, seconds to live, ... for every ended state; 0 removes at once
+--       not say; 2 '1': also tasks of workflows, '2': also workflows themselves (what belongs to one goes before it, so that
+--       whoever dies meanwhile leaves a trace of it); then state, seconds to live, ... for every ended state; 0 removes at once
 -- Returns for each: the seconds it has left, -1 where it has not ended (or runs again), -2 where it is kept
 -- (`cleanup` false, or until its workflow has ended); {seconds, 1 where events of it are kept, 1 where it is a workflow} where there is
 -- more that is to go with it. The record's own
@@ -35,7 +36,7 @@ for i, key in ipairs(KEYS) do
   local h = redis.pcall('HMGET', key, unpack(fields))
   local ttl = not h.err and h[1] and ttls[h[1]]
   if not ttl then out[i] = -1
-  elseif h[2] == 'false' or (h[6] and ARGV[2] ~= '1' and is_of_workflow(key, h[6])) then out[i] = -2
+  elseif h[2] == 'false' or (h[6] and ARGV[2] == '0' and is_of_workflow(key, h[6])) then out[i] = -2
   else
     local failed = FAILED[h[1]]
     local own = h[failed and 4 or 3]
@@ -43,7 +44,9 @@ for i, key in ipairs(KEYS) do
     local class = classes and h[7] and classes[h[7]]
     if own and own < 1e10 then ttl = own
     elseif class then ttl = class[failed and 2 or 1] or ttl end
-    if ttl > 0 then redis.call('PEXPIRE', key, ms[ttl] or math.ceil(ttl * 1000)) else redis.call('DEL', key) end
+    if h[7] == 'pytask/workflow' and ARGV[2] ~= '2' then -- its turn comes
+    elseif ttl > 0 then redis.call('PEXPIRE', key, ms[ttl] or math.ceil(ttl * 1000))
+    else redis.call('DEL', key) end
     if h[5] or h[7] == 'pytask/workflow' then
       out[i] = {math.ceil(ttl), h[5] and 1 or 0, h[7] == 'pytask/workflow' and 1 or 0}
     else out[i] = math.ceil(ttl) end
