@@ -329,5 +329,10 @@ def _since(text: str) -> float:
 
 
 def _in_words(fields: Mapping[str, str]) -> str:
-    """`cron 0 3 * * *, tz Europe/Berlin`."""
-    return ", ".join(f"{key} {fields[key][:200]}" for key in TIMING if key in fields)
+    """`cron 0 3 * * *, tz Europe/Berlin`, or `every 2 s`."""
+    return ", ".join(f"{key} {_with_unit(key, fields[key][:200])}" for key in TIMING if key in fields)
+
+
+def _with_unit(key: str, text: str) -> str:
+    """An interval without a unit is in seconds."""
+    return f"{text} s" if key == "every" and text.strip().replace(".", "", 1).isdecimal() else text

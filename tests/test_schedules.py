@@ -323,6 +323,17 @@ def test_a_list_of_many_has_each_of_them(server, app, start_node):
         assert not [name for name, row in found.items() if row["error"]]
 
 
+def test_an_interval_is_told_with_its_unit(server, app):
+    for name, every in (("a", 2), ("b", 0.5), ("c", "5m")):
+        app.helpers.add_schedule(name, "noop", every=every)
+    define(server, "d", task="noop", every="90s")
+    define(server, "e", task="noop", every="9")
+    found = app.helpers.get_schedules()
+    assert [found[name]["when"] for name in "abcde"] == [
+        "every 2 s", "every 0.5 s", "every 300 s", "every 90s", "every 9 s",
+    ]  # fmt: skip
+
+
 def test_groups_of_dicts_and_objects_are_added_at_once(server, app):
     groups = {"a": {"one": {"task": "note", "cron": "0 3 * * *"}, "two": Entry}, "b": {"task": "note", "every": 5}}
     assert app.helpers.add_schedules(groups, more={"three": Entry()}) == 4

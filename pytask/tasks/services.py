@@ -45,13 +45,14 @@ class Services(Task):
         self._told: dict[bytes, str] = {}  # what was said of broken ones
         self._first: object = None  # who is next, whose turn comes at `_when` on our clock
         self._when = 0.0
+        self._any = True  # is there any service?
 
     def start(self) -> None:
         """Look and work, for ever."""
         try:
             while True:
                 self._turn()
-                pause = POLL if self._first else EMPTY_POLL
+                pause = POLL if self._any else EMPTY_POLL
                 time.sleep(pause * random.uniform(0.8, 1.0))
         finally:
             gevent.killall(list(self._working.values()), block=False)
@@ -61,6 +62,7 @@ class Services(Task):
             for name in list(self.definitions):
                 self._define(name)
             first = self.services.get_first()
+            self._any = first is not None
             if first is not None and (first != self._first or time.monotonic() >= self._when):
                 self._visit(first)
             elif first is None:
