@@ -62,7 +62,7 @@ class Stopper:
     def _tell_steering(self, run: Run) -> None:
         """What steers others stops these first: the wish stands in its record, and its next run obeys it."""
         try:
-            self.state.store.records.set(run.id, {"control": "stop"})
+            self.state.store.records.want_stop(run.id)
             self.state.store.queues.push_to_key(run.queue.key, [run.id])
         except StoreError as error:
             log.warning("the stop of id %s cannot be noted: %s", wire.shown(run.id), wire.shown(str(error), 200))

@@ -155,6 +155,13 @@ class Records:
                 self.client.pipeline(commands)
         return [(a[0], bool(a[2])) if a.__class__ is list else (a, False) for a in answers]
 
+    def want_stop(self, task_id: bytes) -> None:
+        """Note a stop in a record; nothing where there is none, as one that was removed."""
+        key = self.keys.task(task_id)
+        _, is_there = self.client.pipeline([("HSET", key, "control", "stop"), ("HEXISTS", key, "task")])
+        if not is_there:
+            self.client.execute("HDEL", key, "control")
+
     def drop_workflow(self, ids: Sequence[bytes]) -> None:
         """There is no such workflow any more: from now on these are tasks like any other."""
         if ids:

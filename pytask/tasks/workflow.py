@@ -28,6 +28,7 @@ from greenlet import GreenletExit  # gevent's own; so it is there without gevent
 from pytask import points, states, wire
 from pytask.errors import InvalidInputError, StoreError
 from pytask.settings import Settings
+from pytask.store.store import Store
 from pytask.store.workflows import Noted
 from pytask.task import Leave, Task
 from pytask.workflow import (
@@ -112,21 +113,24 @@ class Workflow(Task):
 
     def _make(self, plan: Plan) -> None:
         """Write the plan down, then make its tasks. Done again from the start where a node died meanwhile."""
+        try:
+            self._lay_out(plan)
+            self._make_tasks(plan)
+        except GreenletExit:
+            with contextlib.suppress(StoreError):
+                if self._is_removed(self.helpers.store.with_patience(0)):
+                    self._withdraw(plan)
+            raise
+        if not self.flows.note(self.raw_id, made=1) or self._is_removed(self.store):
+            self._withdraw(plan)
+
+    def _lay_out(self, plan: Plan) -> None:
         tasks = {task.name: _noted(task) for task in plan.tasks}
         gates = [(encode_gate(gate).decode(), gate.needs) for gate in plan.gates]
         points.reach("before-lay-out")
         self.flows.lay_out(self.raw_id, tasks, gates, self._fields(plan))
         self.flows.enter(self.raw_id)
         points.reach("after-lay-out")
-        try:
-            self._make_tasks(plan)
-        except GreenletExit:  # perhaps since its record is gone
-            with contextlib.suppress(StoreError):
-                if not self.helpers.store.with_patience(0).workflows.is_laid_out(self.raw_id):
-                    self._withdraw(plan)
-            raise
-        if not self.flows.note(self.raw_id, made=1):
-            self._withdraw(plan)
 
     def _make_tasks(self, plan: Plan) -> None:
         skipped: list[str] = []
@@ -139,10 +143,16 @@ class Workflow(Task):
                 return
         self._skip(skipped, NOTHING_FAILED)
 
+    def _is_removed(self, store: Store) -> bool:
+        """Has its own record been removed, which a deletion does last?"""
+        return store.records.get_each([self.raw_id], ["task"]) == [None]
+
     def _withdraw(self, plan: Plan) -> None:
-        """It was removed while its tasks were made: remove these too."""
+        """It was removed while its tasks were made: remove these too, and what a deletion has left."""
         for batch in _batches(plan.tasks, BATCH):
             self.store.records.remove_each([id_of(self.raw_id, task.name) for task in batch])
+        if self._is_removed(self.store):
+            self.flows.remove(self.raw_id)
 
     def _fields(self, plan: Plan) -> dict[str, Any]:
         last = [plan.tasks[number].name for number in sinks(plan)]
