@@ -13,6 +13,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable
+from itertools import count
 
 import gevent
 from gevent.event import Event
@@ -31,6 +32,7 @@ log = logging.getLogger("pytask.node")
 CUT_OFF = 0.8  # of node_timeout
 LEAST = 0.05  # seconds between two looks
 LOOK = 0.5  # seconds, while a queue is away
+JOINED = 1_000_000_000  # more than a node beats in a life
 LATE_MOVE = 6.0  # seconds: no blocking move takes longer than 5
 
 
@@ -53,6 +55,7 @@ class Identity(Service):
         self.on_new: Callable[[], None] = lambda: None
         self._refused = b""
         self._left: dict[str, float] = {}  # queues that were given up: the monotonic second of that
+        self._turns = count(JOINED)  # what it says where it joins, until its first beat there
         self._owed: dict[str, set[bytes]] = {}  # ids under which queues are still to be left
         self._wake = Event()
 
@@ -133,7 +136,8 @@ class Identity(Service):
         self._serve(queue)
 
     def _join(self, queue: str, node: bytes) -> None:
-        self.state.store.membership(queue).join(node)
+        # a Monitor may have seen the node here before it left: what it sees now must differ from that
+        self.state.store.membership(queue).join(node, next(self._turns))
         self.heartbeat.beats.through[queue] = time.monotonic()
         self._owed.pop(queue, None)
 

@@ -29,9 +29,9 @@ class Membership:
         self.client = client
         self.keys = keys
 
-    def join(self, node: bytes) -> None:
-        """From now on the node may claim; it must beat."""
-        self.client.execute("HSET", self.keys.nodes, node, "0")
+    def join(self, node: bytes, sequence: int = 0) -> None:
+        """From now on the node may claim; it must beat. `sequence`: one that nobody has seen of this node."""
+        self.client.execute("HSET", self.keys.nodes, node, sequence)
 
     def beat(self, node: bytes, sequence: int) -> tuple[int, list[bytes]]:
         """Say that the node lives: how many claims it has (-1: declared dead), which are told to stop."""
