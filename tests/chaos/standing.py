@@ -28,7 +28,7 @@ from pytask.errors import StoreError
 
 QUEUE = "keep"  # of the replicas: they end as STOPPED, which is none of the other tasks' counts
 SERVICE = "watch"
-FIRST = 6.5  # seconds until the first fire: nodes look every 5 s where there is no schedule
+FIRST = 3.5  # seconds until the first fire: nodes look every 2 s where there is no schedule
 LAST = 2.0  # seconds at most between the last fire and the end
 AFTER_A_THAW = 3.0  # seconds within which a node that was frozen has noticed that its claims are gone
 PATIENCE = 200.0  # seconds until all is as it should be, after the last fault: probation takes a minute and more
