@@ -96,7 +96,8 @@ class NodeWatch:
         _, blames, blamed = mark.partition(b" ")
         for task_id in before.keys() - left.keys():
             age = self.world.network.time(slot) - int(before[task_id]) / 1e6
-            self.story(task_id).dies_young = task_id == blamed if blames else age < YOUNG
+            if task_id == blamed if blames else age < YOUNG:
+                self.story(task_id).died_young.add(int(before[task_id]))
 
     def _check_death(self, machine: Any, slot: int, node: bytes) -> None:
         """Only who is silent is dead. A node may end itself, and a parent knows about its child."""

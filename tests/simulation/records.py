@@ -100,7 +100,7 @@ class RecordWatch:
         story = self.story(task_id)
         if state == b"STOPPED" and not story.told_to_stop:
             self.fail("a task was stopped that nobody told to stop", task_id.decode())
-        young = story.young + (story.open and story.dies_young)
+        young = story.young + (story.open and story.began in story.died_young)
         if state == b"LOST" and young < self.world.settings.max_deliveries and not (story.once and story.open):
             self.fail("a task is LOST too early", f"{task_id.decode()} after {young} deaths")
         if state not in PARKED:
@@ -273,4 +273,4 @@ def _count_the_end_of_an_open_start(story: Story, before: Record) -> None:
         story.outcomes += story.counted
     else:
         story.deaths += 1
-        story.young += story.dies_young
+        story.young += story.began in story.died_young

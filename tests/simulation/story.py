@@ -77,7 +77,7 @@ class Story:
     once: bool = False  # a producer wrote that it may start only once
     began_before: int = 0  # the highest fence that had begun when it was last restarted
     started: bool = False  # its code did, and neither an end nor a wish has come since
-    dies_young: bool = False  # the death of the node that was reaped last counts against it
+    died_young: set[int] = field(default_factory=set)  # fences of claims whose nodes' deaths count against it
     young: int = 0  # deaths in a row that count against it
 
 
