@@ -217,6 +217,19 @@ def test_what_a_killed_node_ran_goes_on_elsewhere(server, app, start_node):
     assert all(record.get("backoff") is None for record in replicas(server, "x").values())
 
 
+@pytest.mark.alone
+def test_what_a_killed_node_ran_is_back_within_3_seconds(server, app, start_node):
+    victim, other = start_node(app=APP), start_node(app=APP)
+    app.helpers.start_service("x", "serve", replicas=40)
+    wait_for(server, "x", 40)
+    wait_until(lambda: abs(by_node(server, "x")[victim.node_id] - 20) <= 1, "they are spread")
+    time.sleep(3)  # the Monitor of each has seen the other
+    victim.kill()
+    began = time.monotonic()
+    wait_until(lambda: by_node(server, "x") == {other.node_id: 40}, "all run on the other node")
+    assert time.monotonic() - began < 3 + 1.5
+
+
 def test_replicas_of_a_node_that_ends_go_on_elsewhere_and_that_is_no_restart(server, app, start_node):
     first, second = start_node(app=APP), start_node(app=APP)
     app.helpers.start_service("x", "serve", replicas=6)
