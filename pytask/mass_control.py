@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from pytask import states, wire
@@ -39,18 +40,27 @@ class MassControl:
     ) -> int:
         """Stop all tasks that wait, are due, will be retried or run; returns how many were asked. Does not wait.
 
+        Of every queue: workflows too, before their tasks, so that none of these is followed by another.
         `name`: those called so. `state`: those that are in it, or in one of several. `progress` is called after
         each batch with how many were looked at, and of how many, about. Raises TaskStateError for a state in which
         there is nothing to stop.
         """
         wanted, chosen = _check_name(name), _check_states(state, OPEN)
         asked = 0
-        for place, ids in self._batches_of(queue, progress, _Open(self.store)):
+        workflows = self._open_workflows() if queue is None else ()
+        for place, ids in chain(workflows, self._batches_of(queue, progress, _Open(self.store))):
             answers = self.store.records.stop_each(ids, wanted, chosen)
             rows = [(i, answer) for i, answer in zip(ids, answers, strict=True) if answer[0] == b"ok"]
             self._follow_up(place, rows)
             asked += sum(answer[5] == b"1" for _, answer in rows)
         return asked
+
+    def _open_workflows(self) -> Iterator[tuple[str, list[bytes]]]:
+        """Workflows that have not ended; between their steps they are in no queue."""
+        ids: list[bytes] = []
+        while page := self.store.workflows.get_open(len(ids), LIST):
+            ids += page
+        return (("", batch) for batch in _batches(ids))
 
     def stop_each(self, ids: Iterable[Id]) -> int:
         """Stop these tasks, whether they wait or run; returns how many were asked. Does not wait for that.

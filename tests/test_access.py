@@ -272,6 +272,7 @@ def see_to_queues(helpers: PyTaskHelpers) -> None:
     assert helpers.get_queues()["mail"]["paused"]
     helpers.resume_queue("mail")
     helpers.stop_tasks(queue="mail")
+    helpers.stop_tasks(name="nobody")
     helpers.restart_all(queue="mail")
     helpers.restart_all(states=["ERROR"])
     for queue in ("mail", ""):

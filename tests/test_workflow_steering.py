@@ -439,6 +439,22 @@ def test_a_workflow_of_a_named_queue_is_steered_there_and_its_tasks_run_in_their
     assert server.redis.hgetall("{new-task:crawl}:counts") == {b"SUCCESS": b"1"}
 
 
+def test_a_stop_of_everything_stops_workflows_before_their_tasks(app, node, server):
+    alarm = step("noop", name="alarm", when="on_failure")
+    handles = [app.start_workflow([["loop"], [alarm, "noop"]]) for _ in range(3)]
+    later = app.start_workflow([["noop"]], delay=3600)
+    for handle in handles:
+        wait_until(
+            lambda handle=handle: server.state(f"{handle}:0") == "RUNNING" and server.state(handle) == "HELD"
+        )
+    server.wait_for_state(later, "SCHEDULED")
+    assert app.helpers.stop_tasks(name="noop") == 0
+    assert app.helpers.stop_tasks() >= 4
+    for handle in (*handles, later):
+        assert handle.wait(20) == "STOPPED"
+    assert [states_of(handle) for handle in handles] == [{"0": "STOPPED", "alarm": "SKIPPED", "2": "SKIPPED"}] * 3
+
+
 def test_what_waits_in_a_queue_that_nobody_serves_is_skipped_by_a_stop(app, node, server):
     handle = app.start_workflow([[step("noop", queue="nobody")], [step("noop", queue="nobody")]])
     wait_until(lambda: server.redis.llen("new-task:nobody") == 1 and server.state(handle) == "HELD")
