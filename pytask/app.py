@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from pytask import settings as settings_module
 from pytask.app_workflows import AppWorkflows
-from pytask.declaring import DeclaresSchedules
-from pytask.errors import ConfigurationError, InvalidInputError, TaskDefinitionError, UnknownTaskError
+from pytask.declaring import DeclaresSchedules, DeclaresServices
+from pytask.errors import ConfigurationError, TaskDefinitionError, UnknownTaskError
 from pytask.functions import FunctionTask, TaskFunction, make_class
 from pytask.helpers import PyTaskHelpers
 from pytask.hooks import F, Hooks, check_hook
 from pytask.params import names_like_options
 from pytask.producing import check_one_kind_of_data
-from pytask.services import check_name
 from pytask.settings import Settings
 from pytask.store.addresses import resolve_target
 from pytask.store.store import Store
@@ -37,7 +36,7 @@ R = TypeVar("R")
 BUILT_IN_LOCAL = ("pytask/monitor", "pytask/cleanup", "pytask/sweep", "pytask/scheduler", "pytask/services")
 
 
-class PyTask(AppWorkflows, DeclaresSchedules):
+class PyTask(AppWorkflows, DeclaresSchedules, DeclaresServices):
     """An app: where Redis is, which tasks there are, and how to make and control them.
 
     ::
@@ -58,7 +57,7 @@ class PyTask(AppWorkflows, DeclaresSchedules):
         self.tasks: dict[str, type[Task]] = {}
         self._local: list[tuple[str, dict[str, Any]]] = []
         self._schedules = {}
-        self._services: dict[str, tuple[Any, ...]] = {}
+        self._services = {}
         self.exception_handlers: list[Callable[[BaseException], Any]] = []
         self.hooks = Hooks()
         self._lock = threading.RLock()
@@ -157,49 +156,6 @@ class PyTask(AppWorkflows, DeclaresSchedules):
         if name in BUILT_IN_LOCAL:
             self._local = [row for row in self._local if row[0] != name]
         self._local.append((name, data))
-
-    def add_service(
-        self,
-        name: str,
-        task: str | type[Task],
-        replicas: int = 1,
-        data: Mapping[str, Any] | None = None,
-        restart: str = "always",
-        queue: str | None = None,
-        **options: Any,
-    ) -> None:
-        """Let the cluster keep so many replicas of a task running, with the ids `<name>:0`, `<name>:1`, ...
-
-        ::
-
-            task_app.add_service("watch-orders", WatchOrders, replicas=3, data={"shop": 7})
-
-        Each finds its number in `self.replica` and their count in `self.replicas`. Nodes write the definition when
-        they start; one that is as this code wrote it last changes nothing. `restart` is `always` or `on-failure`;
-        the options are those of docs/services.md. A class is registered, too. Raises InvalidInputError.
-        """
-        from pytask.serving import service_fields
-
-        label = check_name(name)
-        if isinstance(task, type):
-            self.add_task(task)
-        if label in self._services:
-            raise InvalidInputError(f"two services have the name {label!r}")
-        arguments = (label, task, replicas, data, restart, queue, options)
-        service_fields(self.tasks, self.settings.max_data, *arguments)
-        self._services[label] = arguments
-
-    def _service_definitions(self) -> dict[str, dict[str, str]]:
-        """The fields of every service, as text; checked again, since classes may have been added since."""
-        from pytask.serving import service_fields
-
-        found = {}
-        for name, arguments in self._services.items():
-            fields = service_fields(self.tasks, self.settings.max_data, *arguments)
-            found[name] = {
-                field: value.decode() if isinstance(value, bytes) else value for field, value in fields.items()
-            }
-        return found
 
     def add_exception_handler(self, handler: Callable[[BaseException], Any]) -> Callable[[BaseException], Any]:
         """Call `handler` with every exception that ends a task; several are called in order."""

@@ -1,14 +1,17 @@
-"""Declaring: what an app says of schedules, for its nodes to write when they start."""
+"""Declaring: what an app says of schedules and services, for its nodes to write when they start."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytask.errors import InvalidInputError, UnknownTaskError
 from pytask.names import shown
 from pytask.schedule import RegularSchedule
 from pytask.scheduling import Fields, make_schedule, make_schedules
+from pytask.services import check_name
+from pytask.serving import service_fields
+from pytask.settings import Settings
 from pytask.task import Task
 
 
@@ -52,3 +55,55 @@ class DeclaresSchedules:
                     f"task {shown(fields['task'])} is not registered: add it with add_task first"
                 )
         self._schedules.update(made)
+
+
+class DeclaresServices:
+    """The part of an app that declares services."""
+
+    settings: Settings
+    tasks: dict[str, type[Task]]
+    _services: dict[str, tuple[Any, ...]]
+
+    if TYPE_CHECKING:
+
+        def add_task(self, task_class: type[Task]) -> type[Task]:
+            """Of the app."""
+
+    def add_service(
+        self,
+        name: str,
+        task: str | type[Task],
+        replicas: int = 1,
+        data: Mapping[str, Any] | None = None,
+        restart: str = "always",
+        queue: str | None = None,
+        **options: Any,
+    ) -> None:
+        """Let the cluster keep so many replicas of a task running, with the ids `<name>:0`, `<name>:1`, ...
+
+        ::
+
+            task_app.add_service("watch-orders", WatchOrders, replicas=3, data={"shop": 7})
+
+        Each finds its number in `self.replica` and their count in `self.replicas`. Nodes write the definition when
+        they start; one that is as this code wrote it last changes nothing. `restart` is `always` or `on-failure`;
+        the options are those of docs/services.md. A class is registered, too. Raises InvalidInputError.
+        """
+        label = check_name(name)
+        if isinstance(task, type):
+            self.add_task(task)
+        if label in self._services:
+            raise InvalidInputError(f"two services have the name {label!r}")
+        arguments = (label, task, replicas, data, restart, queue, options)
+        service_fields(self.tasks, self.settings.max_data, *arguments)
+        self._services[label] = arguments
+
+    def _service_definitions(self) -> dict[str, dict[str, str]]:
+        """The fields of every service, as text; checked again, since classes may have been added since."""
+        found = {}
+        for name, arguments in self._services.items():
+            fields = service_fields(self.tasks, self.settings.max_data, *arguments)
+            found[name] = {
+                field: value.decode() if isinstance(value, bytes) else value for field, value in fields.items()
+            }
+        return found
