@@ -25,6 +25,7 @@ from pytask.names import (
 from pytask.options import OPTIONS
 
 MOST_REPLICAS = 100_000
+WORKFLOW = "pytask/workflow"  # the task of that name stands in a module beside this one
 ALWAYS, ON_FAILURE = RESTARTS = ("always", "on-failure")
 OPTIONS_OF_SERVICES = (
     "timeout", "title", "max_running", "concurrency_key", "max_running_per_key", "rate", "rate_key",
@@ -146,6 +147,8 @@ def _check_restart(value: object) -> str:
 def _check_task(value: object) -> str:
     if not isinstance(value, str) or not TASK_NAME.fullmatch(value):
         raise refusal(value, "the NAME of a task: 1 to 200 characters of A-Z a-z 0-9 _ . / : -")
+    if value == WORKFLOW:
+        raise refusal(value, "a task that can be kept running, which a workflow cannot: let a schedule start it")
     return value
 
 

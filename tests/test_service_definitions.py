@@ -8,6 +8,7 @@ from serviceapp import Quiet, Serve
 from pytask import PyTask
 from pytask.errors import InvalidInputError
 from pytask.node.replica import Replica
+from pytask.services import read_definition
 
 
 @pytest.mark.parametrize(("before", "ran", "delay"), [(32, 0, 60), (60, 0, 60), (32, 61, 1), (0, 0, 1)])
@@ -31,6 +32,7 @@ def test_the_delay_grows_to_a_minute_and_begins_anew_after_a_minute_of_work(befo
         ({"replicas": True}, "replicas"),
         ({"task": "pytask/monitor"}, "runs on nodes by itself"),
         ({"task": ""}, "task"),
+        ({"task": "pytask/workflow"}, "a workflow cannot"),
         ({"data": [1]}, "data"),
         ({"data": {"nobody": 1}}, "nobody"),
         ({"data": {"word": float("nan")}}, "JSON"),
@@ -49,6 +51,11 @@ def test_what_python_gives_is_checked_at_once(arguments, words):
         made.add_task(made.known_tasks["pytask/monitor"])
     with pytest.raises(InvalidInputError, match=words):
         made.add_service(given.pop("name"), given.pop("task"), **given)
+
+
+def test_a_hash_that_asks_for_a_workflow_is_refused():
+    with pytest.raises(InvalidInputError, match="let a schedule start it"):
+        read_definition(b"x", {b"task": b"pytask/workflow"}, 1000)
 
 
 def test_two_services_of_one_app_have_two_names():
