@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -95,15 +96,15 @@ class Rig:
 
     def wait_until_seen(self) -> None:
         """Until every node has beaten twice more, so that each Monitor has seen the others' subscriptions."""
-        first: dict[bytes, int] = {}
+        seen: dict[bytes, set[bytes]] = defaultdict(
+            set
+        )  # what a node says where it joins is no beat, and any number
 
         def has_beaten() -> bool:
-            now = {name: int(beat) for name, beat in self._sequences().items()}
+            now = self._sequences()
             for name, beat in now.items():
-                first.setdefault(name, beat)
-            return len(now) == len(self.fleet.living) and all(
-                beat >= first[name] + 2 for name, beat in now.items()
-            )
+                seen[name].add(beat)
+            return len(now) == len(self.fleet.living) and all(len(seen[name]) > 2 for name in now)
 
         wait_for(has_beaten, "all nodes beat")
 
