@@ -83,7 +83,8 @@ class Tour(Rig):
         for task_id in (*endless, parked):
             assert helpers.stop_task(task_id), "also where its reply was lost and it was obeyed meanwhile"
         self.wait_for_state([*endless, parked], "STOPPED")
-        helpers.restart_task(parked)
+        # not whatever its state is: said again, that would be the wish to run once more what has run meanwhile
+        helpers.restart_if_state(parked, "STOPPED")
 
     def lost_push(self) -> None:
         """A record that waits in no queue, and claims of a node that nobody knows: `look`, `rescue`, `disown`."""
@@ -157,6 +158,7 @@ class Tour(Rig):
         self.kill(victim)
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("how", [CLOSE, SILENCE])
 @pytest.mark.parametrize("round", range(ROUNDS))
 def test_the_reply_of_every_script_is_lost_once(how, round):
