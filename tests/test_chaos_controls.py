@@ -10,7 +10,7 @@ from chaos.checker import Verdict
 from chaos.proxy import Proxy
 from chaos.rig import Rig, wait_for
 
-TRIES = 4  # of a story whose end depends on chance
+TRIES = 6  # of a story whose end depends on chance
 
 
 def late_outcomes(control: str) -> Verdict:
@@ -54,7 +54,7 @@ def outages(control: str) -> Verdict:
             time.sleep(4)
             late.freeze()
             rig.server.server.start()
-            time.sleep(1.2)
+            time.sleep(1.8)
             late.thaw()
             fault.ended = time.monotonic()
         verdict = rig.check()
