@@ -15,9 +15,9 @@ from pytask.collection import gone
 from pytask.composing import spec_of
 from pytask.errors import InvalidInputError, TaskFailed, TaskStateError, TaskTimeout
 from pytask.handle import Id, WorkflowHandle
+from pytask.keys import has_brace
 from pytask.names import shown
 from pytask.producing import Classes, make_records, make_row
-from pytask.result import CLOSED
 from pytask.store.store import Store
 from pytask.workflow import NAME, Plan, check_ids, id_of, names_of, plan_of
 
@@ -140,7 +140,7 @@ class Conducting:
             row["states"] = {
                 state: int(own[state.encode()]) for state in sorted(states.MOVES) if state.encode() in own
             }
-            output = self.store.records.get_fields(raw, ("output",))[0] if row["state"] in CLOSED else None
+            output = self.store.records.get_fields(raw, ("output",))[0] if row["state"] in states.CLOSED else None
             row["output"] = None if output is None else wire.to_str(output)
         return row
 
@@ -239,7 +239,7 @@ class Conducting:
         if state is None:
             self.store.workflows.remove(raw)
             return False
-        if state not in CLOSED:
+        if state not in states.CLOSED:
             if not force:
                 raise TaskStateError(f"the workflow {wire.shown(raw)} is {state}: stop it first, or force it")
             self._end_by_force(raw)
@@ -265,7 +265,7 @@ class Conductor(Conducting):
 
 def _check_id(plan: Plan, workflow_id: Id) -> bytes:
     raw = wire.id_to_bytes(workflow_id)
-    if b"{" in raw or b"}" in raw:
+    if has_brace(raw):
         raise InvalidInputError(f"the id of a workflow has no brace: {wire.shown(raw)}")
     check_ids(plan, raw)
     return raw
@@ -288,7 +288,7 @@ def _row(task_id: bytes, record: Sequence[bytes | None], counts: Sequence[bytes 
     return {
         "id": wire.id_to_str(task_id),
         "title": wire.to_str(title or b""),
-        "state": told if told in CLOSED or total is None else states.RUNNING,
+        "state": told if told in states.CLOSED or total is None else states.RUNNING,
         "total": total,
         "done": done,
         "failed": failed,

@@ -145,7 +145,7 @@ class Keys:
 
     def events(self, task_id: bytes) -> bytes | None:
         """The stream of a task's kept events; None for an id with a brace, whose stream would lie elsewhere."""
-        if b"{" in task_id or b"}" in task_id:
+        if has_brace(task_id):
             return None
         return b"{" + self._task + task_id + b"}:events"
 
@@ -225,6 +225,11 @@ class Keys:
     def end_of(self, node: bytes) -> bytes:
         """The ended ids that the Cleanup of one node has taken."""
         return self._end_tag() + b"of:" + node
+
+
+def has_brace(task_id: bytes) -> bool:
+    """Would companions of such a key lie in another slot than the key itself?"""
+    return b"{" in task_id or b"}" in task_id
 
 
 def flaw_of_id(task_id: bytes) -> str | None:

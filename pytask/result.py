@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 from pytask import states, wire
 from pytask.errors import TaskFailed
 
-CLOSED = states.ENDED | {states.STOPPED}
 """The states in which nothing more comes of a task by itself."""
 
 FIELDS = ("state", "task", "output", "ended", "last_update")
 """What of a record `of_record` wants, in this order."""
 
 _NAME = re.compile(rb'\s*\{\s*"event"\s*:\s*"([a-z]{1,20})"')
-_CLOSING = frozenset(state.lower().encode() for state in CLOSED) | {b"purged"}
+_CLOSING = frozenset(state.lower().encode() for state in states.CLOSED) | {b"purged"}
 
 
 class Result(NamedTuple):
@@ -46,7 +45,7 @@ def of_record(task_id: bytes, values: Sequence[bytes | None]) -> Result | None:
     """The end that FIELDS of a record tell; None where the task has not ended."""
     state, _, output, ended, updated = values
     name = b"" if state is None else state
-    if name.decode("ascii", "replace") not in CLOSED:
+    if name.decode("ascii", "replace") not in states.CLOSED:
         return None
     text = (output or b"").decode("utf-8", "backslashreplace")
     return Result(wire.id_to_str(task_id), name.decode(), text, _seconds(ended or updated))
@@ -68,7 +67,7 @@ def _of_message(task_id: str, message: bytes) -> Result | None:
 def of_event_parts(task_id: str, event: str, data: Any, ended: float = 0.0) -> Result | None:
     """The same of an event that was decoded already."""
     state = event.upper()
-    if state not in CLOSED or event != event.lower():
+    if state not in states.CLOSED or event != event.lower():
         return None
     if state != states.SUCCESS:
         return Result(task_id, state, data if isinstance(data, str) else "", ended)

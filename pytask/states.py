@@ -22,6 +22,8 @@ DISCARDED = "DISCARDED"
 LOST = "LOST"
 
 ENDED = frozenset({SUCCESS, ERROR, EXCEPTION, TIMEOUT, EXPIRED, SKIPPED, DISCARDED, LOST})
+CLOSED = ENDED | {STOPPED}  # nothing more comes of it by itself
+CLOSED_RAW = frozenset(state.encode() for state in CLOSED)  # as records hold them
 FAILED = frozenset({ERROR, EXCEPTION, TIMEOUT, EXPIRED, LOST})
 PARKED = frozenset({SCHEDULED, RETRY})
 

@@ -18,7 +18,6 @@ from pytask.store.store import Store
 
 UNPUSHED = 5.0  # seconds after which a record without a state was never pushed: its producer died
 MOST_TAKEOVERS = 3
-OVER = frozenset(state.encode() for state in states.ENDED | {states.STOPPED})
 
 
 class Locked(NamedTuple):
@@ -30,7 +29,7 @@ class Locked(NamedTuple):
 
 def is_over(glance: Glance | None) -> bool:
     """Is the task of this record gone, or at its end?"""
-    return glance is None or glance.state in OVER
+    return glance is None or glance.state in states.CLOSED_RAW
 
 
 def was_never_pushed(glance: Glance | None) -> bool:

@@ -20,7 +20,7 @@ from pytask.store.listener import Listener
 FIRST_DELAY, LAST_DELAY = 0.1, 2.0  # seconds between tries to connect again
 CHECK_EVERY = 2.0  # seconds between looks at the records
 SETTLE = 0.2  # seconds in which the event of an end that was read may still arrive
-CLOSED = states.ENDED | {states.STOPPED}  # a stopped task sends no more events either
+CLOSED = states.CLOSED  # a stopped task sends no more events either
 REMOVED = "REMOVED"  # in place of a state: there is no record
 
 

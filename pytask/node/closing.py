@@ -29,7 +29,6 @@ ENDED = frozenset(state.encode() for state in states.ENDED)
 ENDS = {state: ("end", state) for state in ENDED}
 PARKED = frozenset(state.encode() for state in states.PARKED)
 STOPPED = states.STOPPED.encode()
-OVER = ENDED | {STOPPED}
 WAIT = states.WAIT.encode()
 HELD = states.HELD.encode()
 GOES_ON = frozenset({WAIT, HELD})  # its end is to come: limits and workflow hear of that
@@ -89,7 +88,7 @@ class Closing(Outbox):
         run.phase = TAIL
         if run.demand is not None and state not in GOES_ON:
             self.add(self._leaves, run, (state, due))
-        elif run.workflow and state in OVER:
+        elif run.workflow and state in states.CLOSED_RAW:
             self.add(self._steps, run, state)
         elif state == HELD:
             self.release(run, "none")

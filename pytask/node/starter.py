@@ -11,11 +11,11 @@ from typing import Any
 import gevent
 from gevent import GreenletExit
 
-from pytask import points, wire
+from pytask import points, states, wire
 from pytask.errors import StoreError, StoreUnavailable
-from pytask.keys import QueueKeys, flaw_of_id
+from pytask.keys import QueueKeys, flaw_of_id, has_brace
 from pytask.limits import parse_demand
-from pytask.node.closing import OVER, Closing
+from pytask.node.closing import Closing
 from pytask.node.outbox import MOST_BYTES, iter_batches
 from pytask.node.probation import Probation
 from pytask.node.replica import take_replica
@@ -277,7 +277,7 @@ class Starter:
 
     def _tail(self, run: Run, answer: list[Any]) -> None:
         run.cleanup = answer[3] != b"false"
-        if len(answer) > 4 and answer[1] in OVER:
+        if len(answer) > 4 and answer[1] in states.CLOSED_RAW:
             run.demand = parse_demand(wire.to_str(answer[4])) if answer[4] else None
             run.workflow = _workflow_of(run, answer[5])
         self.closing.tail(run, answer[1], answer[2])
@@ -319,7 +319,7 @@ class Starter:
 
 def _workflow_of(run: Run, field: bytes) -> bytes:
     """The workflow that the field names, where the task's id says so, too; a producer may write anything there."""
-    is_one = field and run.id.startswith(field + b":") and b"{" not in field and b"}" not in field
+    is_one = field and run.id.startswith(field + b":") and not has_brace(field)
     return field if is_one else b""
 
 

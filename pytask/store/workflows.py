@@ -14,7 +14,6 @@ CHUNK = 500  # rows a call
 MOST_ENDED = 10_000  # ended workflows that the list remembers
 OPEN = "HELD"  # the state in the row of a task that has not ended
 STEPS = {"on_success": "s", "on_failure": "f", "always": "a"}
-OVER = states.ENDED | {states.STOPPED}
 WHEN = {letter: when for when, letter in STEPS.items()}
 
 
@@ -200,7 +199,7 @@ class Workflows:
         """Let nobody take another step of it; False where its own last run has ended it. Safe to repeat."""
         key = self.keys.workflow(workflow).key
         state = self.client.execute("HGET", key, "state")
-        if state is None or state.decode() in OVER:
+        if state is None or state.decode() in states.CLOSED:
             return False
         self.client.pipeline([("HDEL", key, "laid"), ("HSET", key, "cut", 1)])
         return True
@@ -215,9 +214,7 @@ class Workflows:
     def reopen(self, workflow: bytes) -> None:
         """Forget how it went: it begins anew. Its spec stays."""
         k = self.keys.workflow(workflow)
-        self.client.pipeline(
-            [("DEL", k.key), ("DEL", k.tasks), ("DEL", k.gates), ("DEL", k.open), ("DEL", k.ready)]
-        )
+        self.client.pipeline([("DEL", key) for key in k.all if key != k.spec])
         self.client.pipeline([("ZREM", self.keys.workflows_ended, workflow), ("PERSIST", k.spec)])
 
     def remove(self, workflow: bytes) -> None:

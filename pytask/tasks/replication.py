@@ -30,7 +30,6 @@ RENEWAL = 30.0  # seconds that a replica may take to begin anew, until the next 
 
 RUNNING, WAIT = states.RUNNING.encode(), states.WAIT.encode()
 PARKED = frozenset(state.encode() for state in states.PARKED)
-OVER = frozenset(state.encode() for state in states.ENDED) | {states.STOPPED.encode()}
 
 
 class Superseded(Exception):
@@ -136,7 +135,7 @@ class Replication:
                 wire.shown(strange[0]),
             )
         ours = [(i, standing) for i, standing in zip(ids, standings, strict=True) if standing.state]
-        over = [i for i, standing in ours if standing.state in OVER or standing.is_stopping]
+        over = [i for i, standing in ours if standing.state in states.CLOSED_RAW or standing.is_stopping]
         self.store.records.restart_each(over, "", ())
         return over + [i for i, standing in ours if standing.state == WAIT and i not in over]
 
@@ -196,7 +195,7 @@ class Replication:
             ours = [
                 i
                 for i, standing in zip(ids, standings, strict=True)
-                if standing.state and standing.state not in OVER
+                if standing.state and standing.state not in states.CLOSED_RAW
             ]
             self.helpers.stop_each(ours)
 
@@ -261,7 +260,7 @@ class Replication:
 
     def _begin_anew(self, task_id: bytes, standing: Standing, definition: Definition) -> None:
         """One that does not run: it begins now, also where it was stopped, or had ended."""
-        if standing.state in OVER:
+        if standing.state in states.CLOSED_RAW:
             self.store.records.restart(task_id, ())
         elif standing.state in PARKED:
             at = self.store.keys.queue_of_key(standing.at)

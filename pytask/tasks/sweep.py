@@ -24,7 +24,6 @@ RATE = 5_000  # records a second: a percent or two of a server, and of the node
 LEAST_SLEEP = 0.005  # seconds: shorter ones are saved up
 RETRY_DELAY = 1.0  # seconds
 PAGE = 500  # workflows
-OVER = frozenset(state.encode() for state in (*states.ENDED, states.STOPPED))
 PARKED = frozenset(state.encode() for state in states.PARKED)
 STILL = 120.0  # seconds; clocks of several machines are compared, a minute or two does not matter
 STANDING = ("queue", "touched", "check")
@@ -130,7 +129,7 @@ class Sweep(Task):
         state = None if row is None else row[0]
         if row is None:  # somebody removed its record, and nothing else
             self.store.expiry.remove_workflow(workflow)
-        elif state in OVER:
+        elif state in states.CLOSED_RAW:
             self.store.expiry.settle(workflow)
             self.store.workflows.close(workflow)
         elif state not in PARKED:

@@ -27,6 +27,7 @@ from greenlet import GreenletExit  # gevent's own; so it is there without gevent
 
 from pytask import points, states, wire
 from pytask.errors import InvalidInputError, StoreError
+from pytask.keys import has_brace
 from pytask.settings import Settings
 from pytask.store.store import Store
 from pytask.store.workflows import Noted
@@ -54,8 +55,6 @@ STOPPED = "its workflow was stopped"
 REMOVED = "it was removed while it went on"
 NOTHING_FAILED = "it runs only where something before it failed, and nothing did"
 SOMETHING_FAILED = "something before it failed"
-FINAL = frozenset(state.encode() for state in (*states.ENDED, states.STOPPED))
-OVER = frozenset(state.encode() for state in (*states.ENDED, states.STOPPED))
 
 
 class Workflow(Task):
@@ -77,10 +76,11 @@ class Workflow(Task):
 
     def start(self) -> Any:
         """Do what is to be done now. Returns at the end of the workflow, else raises Leave."""
-        if b"{" in self.raw_id or b"}" in self.raw_id:
+        if has_brace(self.raw_id):
             raise self.Error("the id of a workflow must not have a brace: its keys would lie in different slots")
         record = self.flows.get(self.raw_id)
-        if self.attempt == 1 and (record.get(b"state") in FINAL or b"cut" in record):  # it was restarted
+        was_over = record.get(b"state") in states.CLOSED_RAW or b"cut" in record
+        if was_over and self.attempt == 1:  # it was restarted
             self.store.expiry.remove_tasks(self.raw_id)
             self.flows.reopen(self.raw_id)
             record = {}
@@ -200,9 +200,10 @@ class Workflow(Task):
     def _go_on(self, record: Mapping[bytes, bytes]) -> None:
         """Let go what is ready, or skip it."""
         self.stops = self._is_to_stop()
-        if self.stops:
+        if self.stops and b"stops" not in record:
             self._stop_all()
-        elif b"stops" in record:  # it was restarted meanwhile: another stop is to be obeyed as the first one
+        elif not self.stops and b"stops" in record:
+            # it was restarted meanwhile: another stop is to be obeyed as the first one
             self.flows.forget_stop(self.raw_id)
         if b"check" in record:
             self._compare()
@@ -222,8 +223,9 @@ class Workflow(Task):
             noted = dict(zip(names, self.flows.get_noted(self.raw_id, names), strict=True))
             waiting = [name for name, found in noted.items() if found and found.state == states.HELD]
             run = [] if self.stops else [name for name in waiting if _runs(noted[name], failed)]
+            chosen = set(run)
             self._release(run)
-            self._skip([name for name in waiting if name not in set(run)], self._reason(failed))
+            self._skip([name for name in waiting if name not in chosen], self._reason(failed))
             if not self.stops:
                 self.emit("opened", {"tasks": len(run), "skipped": len(waiting) - len(run)})
 
@@ -265,7 +267,7 @@ class Workflow(Task):
         """Note the ends of those that have ended, whose records are gone among them; returns the others."""
         ends, left = [], []
         for name, (state, *_) in zip(names, answers, strict=True):
-            if state in OVER or state == b"missing":
+            if state in states.CLOSED_RAW or state == b"missing":
                 ends.append((name.encode(), b"LOST" if state == b"missing" else state))
             else:
                 left.append(name)
@@ -275,8 +277,6 @@ class Workflow(Task):
 
     def _stop_all(self) -> None:
         """What runs is stopped, the rest skipped: once; what runs has to end then."""
-        if self.flows.get(self.raw_id).get(b"stops"):
-            return
         for names in self._iter_open():
             left = self._skip(names, STOPPED, waiting=True)
             self.patient.stop_each(id_of(self.raw_id, name) for name in left)

@@ -10,7 +10,7 @@ from pytask import states, wire
 from pytask.app import PyTask
 from pytask.errors import PyTaskError
 from pytask.limits import parse_demand
-from pytask.result import CLOSED
+from pytask.states import CLOSED
 from pytask.testing.inline import InlineNode
 from pytask.workflow import NAME
 
