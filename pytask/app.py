@@ -5,14 +5,13 @@ Making an app and using its helpers patches nothing and needs no gevent; only `r
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from pytask import settings as settings_module
+from pytask.app_running import AppRunning
 from pytask.app_workflows import AppWorkflows
 from pytask.declaring import DeclaresSchedules, DeclaresServices
 from pytask.errors import ConfigurationError, TaskDefinitionError, UnknownTaskError
@@ -36,7 +35,7 @@ R = TypeVar("R")
 BUILT_IN_LOCAL = ("pytask/monitor", "pytask/cleanup", "pytask/sweep", "pytask/scheduler", "pytask/services")
 
 
-class PyTask(AppWorkflows, DeclaresSchedules, DeclaresServices):
+class PyTask(AppRunning, AppWorkflows, DeclaresSchedules, DeclaresServices):
     """An app: where Redis is, which tasks there are, and how to make and control them.
 
     ::
@@ -283,59 +282,6 @@ class PyTask(AppWorkflows, DeclaresSchedules, DeclaresServices):
             self._embedded = None
 
     # The daemon.
-
-    def run(self) -> None:
-        """Be a node until SIGTERM or SIGINT. Returns after a clean end, else raises SystemExit with the status.
-
-        Where gevent has not patched yet it does so now, late, and says so; `pytask worker` patches first.
-        """
-        self._patch_late()
-        from pytask.logs import ensure_logging
-
-        ensure_logging()
-        status = self.run_node()
-        if status:
-            raise SystemExit(status)
-
-    def _patch_late(self) -> None:
-        from gevent import monkey
-
-        if monkey.is_module_patched("socket"):
-            return
-        self.disconnect()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", monkey.MonkeyPatchWarning)
-            monkey.patch_all()
-        self._lock = threading.RLock()
-        warnings.warn(
-            "gevent patches late, in run(): what was imported before may still block the node. "
-            "Start it with `pytask worker module:app`, or patch at the top of the script.",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-
-    def run_node(self, parent: int | None = None, on_start: Callable[[Any], None] | None = None) -> int:
-        """Be a node in this process, which is patched; returns the exit status. For command lines."""
-        import gevent
-
-        from pytask.node.banner import log_banner
-        from pytask.node.daemon import Daemon
-
-        def started(node: Any) -> None:
-            log_banner(node)
-            if on_start:
-                on_start(node)
-
-        if "GEVENT_TRACK_GREENLET_TREE" not in os.environ:
-            gevent.config.track_greenlet_tree = False  # a third of what the birth of a greenlet costs
-        daemon = Daemon(self.make_node(), started, parent)
-        try:
-            status = daemon.run()
-        finally:
-            self.close()
-        if daemon.again:
-            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own command line
-        return status
 
     def make_node(self) -> Any:
         """The node, not started yet. Raises ConfigurationError where gevent has not patched: it would hang."""

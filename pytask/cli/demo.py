@@ -24,13 +24,12 @@ from typing import Any, NamedTuple, Self
 
 import click
 
-from pytask import states
+from pytask import states, supervision
 from pytask.cli.connect import Connection
 from pytask.cli.escape import cut, escaped
 from pytask.cli.inspect import POLL, complain
 from pytask.cli.screen import Screen, make_screen
 from pytask.cli.watching import Ends, Event, Feed
-from pytask.cli.worker import CHILD_FD, PARENT
 from pytask.embedded import EmbeddedServer
 from pytask.helpers import PyTaskHelpers
 from pytask.store.addresses import resolve_target
@@ -158,7 +157,7 @@ def _environment(descriptor: int) -> dict[str, str]:
     """This process's environment without settings, and with its import path."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTASK_")}
     path = os.pathsep.join(map(os.path.abspath, sys.path))
-    return {**kept, "PYTHONPATH": path, PARENT: str(os.getpid()), CHILD_FD: str(descriptor)}
+    return {**kept, "PYTHONPATH": path, **supervision.environment(descriptor)}
 
 
 class Demo:

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from pytask.app import PyTask
-from pytask.cli.worker import PARENT
+from pytask.supervision import PARENT
 from pytask.task import Task
 
 LOOK = 0.5  # seconds

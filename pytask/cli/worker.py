@@ -11,15 +11,14 @@ from typing import Any
 
 import click
 
+from pytask import supervision
 from pytask.cli.loading import load_app
 from pytask.errors import ConfigurationError
 from pytask.logs import FORMATS, LEVELS, setup_logging, share_logging
+from pytask.processes import Parent, by_command
 from pytask.settings import SETTINGS
 
-CHILD_FD = "PYTASK_INTERNAL_FD"  # where a child tells its parent the ids of its node
-PARENT = "PYTASK_INTERNAL_PARENT"
 OWN_FLAGS = {"redis", "namespace", "queues", "concurrency", "node_name", "grace"}
-URL = "PYTASK_INTERNAL_URL"  # where the embedded server of the parent is
 
 
 def other_settings(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -115,33 +114,22 @@ def _pid_file(path: str | None) -> Iterator[None]:
 def _run_node(where: str, path: str, config: str | None, flags: dict[str, Any]) -> int:
     app = load_app(where, path)
     share_logging()
-    if URL in os.environ:
-        flags["redis"] = os.environ[URL]
+    if supervision.URL in os.environ:
+        flags["redis"] = os.environ[supervision.URL]
     app.configure(file=config, **flags)
-    parent = os.environ.get(PARENT)
-    return app.run_node(int(parent) if parent else None, _tell_parent)
-
-
-def _tell_parent(node: Any) -> None:
-    """Write the node's id where the parent reads it, now and whenever it changes."""
-    descriptor = os.environ.get(CHILD_FD)
-    if descriptor is None:
-        return
-    node.on_identity = lambda label: os.write(int(descriptor), f"{label}\n".encode())
-    node.on_identity(node.state.label)
+    return app.run_node(supervision.get_parent(), supervision.tell_parent)
 
 
 def _run_parent(where: str, path: str, config: str | None, flags: dict[str, Any], processes: int) -> int:
-    from pytask.cli.parent import Parent
-
     app = load_app(where, path)
     app.configure(file=config, **flags)
+    environ = {supervision.URL: app.url} if app.is_embedded else {}
     try:
-        return Parent(app, processes, _child_command()).run()
+        return Parent(processes, by_command(_child_command(), environ), app.reap_node).run()
     finally:
         app.close()
 
 
 def _child_command() -> list[str]:
     """This command for one process. What the parent adds behind it is stronger."""
-    return [sys.executable, "-m", "pytask", *sys.argv[1:]]
+    return [sys.executable, "-m", "pytask", *sys.argv[1:], "--processes=1"]

@@ -15,8 +15,8 @@ from typing import Self
 
 from pytask.app import PyTask
 from pytask.errors import PyTaskError
+from pytask.supervision import CHILD_FD
 
-CHILD_FD = "PYTASK_INTERNAL_FD"  # where a node tells its id, once it takes tasks
 READY_SECONDS = 30.0
 
 

@@ -1,4 +1,4 @@
-"""Parent: starts several nodes as fresh processes and looks after them. It runs no task and is not patched.
+"""Processes: a parent that starts several nodes, each a process, and looks after them. It runs no task itself.
 
 A child that dies is replaced, after a delay that grows; children that die one after the other before they are
 nodes end the parent with an error. One that a task of its own killed is replaced for ever. A child tells its
@@ -12,15 +12,16 @@ import contextlib
 import logging
 import os
 import queue
+import select
 import signal
 import subprocess
-import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
+from typing import Protocol
 
-from pytask.app import PyTask
-from pytask.cli.worker import CHILD_FD, PARENT, URL
-from pytask.errors import StoreError
+from pytask import supervision
+from pytask.forking import Forked
 
 log = logging.getLogger("pytask.parent")
 
@@ -32,38 +33,92 @@ LEAST = 0.01
 READY_SECONDS = 30.0
 FINAL = (2, 3)  # statuses that say that another try does not help: usage, no Redis at the start
 PASSED_ON = (signal.SIGUSR1, signal.SIGTSTP, signal.SIGCONT)
+HEARD = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *PASSED_ON)
+
+
+class Process(Protocol):
+    """A process that was started: a `subprocess.Popen`, or one that was forked."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Its exit status, minus the signal that ended it; None while it lives."""
+
+    def wait(self) -> int | None:
+        """The same, once it has ended."""
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal. Raises ProcessLookupError where it is gone."""
+
+
+Starter = Callable[[int], Process]
+"""Starts a child, given the descriptor that it is to write its ids to."""
+
+
+def by_command(command: Sequence[str], environ: Mapping[str, str] | None = None) -> Starter:
+    """Children that are fresh processes of a command. `environ` is what they find beside this environment."""
+
+    def start(descriptor: int) -> Process:
+        found = {**os.environ, **(environ or {}), **supervision.environment(descriptor)}
+        # Ctrl-C in a terminal reaches every process of its group; the parent alone decides what it means.
+        return subprocess.Popen(command, env=found, pass_fds=[descriptor], process_group=0)  # noqa: S603
+
+    return start
+
+
+def by_fork(be_a_node: Callable[[], int]) -> Starter:
+    """Children that are forked off this process; `be_a_node` runs in them and returns the exit status."""
+
+    def start(descriptor: int) -> Process:
+        environ = supervision.environment(descriptor)
+
+        def run() -> int:
+            os.environ.update(environ)
+            return be_a_node()
+
+        return Forked(run)
+
+    return start
 
 
 class Child:
     """One node process."""
 
-    def __init__(self, command: list[str]) -> None:
-        read, write = os.pipe()
-        environment = {**os.environ, CHILD_FD: str(write), PARENT: str(os.getpid())}
-        # Ctrl-C in a terminal reaches every process of its group; the parent alone decides what it means.
-        self.process = subprocess.Popen(command, env=environment, pass_fds=[write], process_group=0)
-        os.close(write)
+    def __init__(self, start: Starter) -> None:
+        self._reader, write = os.pipe()
+        os.set_blocking(self._reader, False)
+        try:
+            self.process = start(write)
+        finally:
+            os.close(write)
         self.started = time.monotonic()
-        self.nodes: list[str] = []
-        self.ready = threading.Event()
-        self._reader = threading.Thread(target=self._read, args=(read,), daemon=True)
-        self._reader.start()
+        self._told = b""
 
-    def _read(self, descriptor: int) -> None:
-        with os.fdopen(descriptor) as lines:
-            for line in lines:
-                self.nodes.append(line.strip())
-                self.ready.set()
+    @property
+    def nodes(self) -> list[str]:
+        """Every id that its node has had so far; empty until it takes tasks."""
+        with contextlib.suppress(BlockingIOError):
+            while part := os.read(self._reader, 4096):
+                self._told += part
+        return self._told.decode().split("\n")[:-1]
 
-    def wait_for_ids(self) -> list[str]:
-        """Every id that the dead child's node has had."""
-        self._reader.join(timeout=1.0)
-        return list(self.nodes)
+    def wait_for_node(self, seconds: float) -> bool:
+        """Wait until it takes tasks; False where it has died, or does not so in time."""
+        deadline = time.monotonic() + seconds
+        while not self.nodes and self.status is None and time.monotonic() < deadline:
+            select.select([self._reader], [], [], min(max(deadline - time.monotonic(), 0), LOOK))
+        return bool(self.nodes) and self.status is None
 
     def send(self, number: int) -> None:
         """Send a signal, if it lives."""
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
+
+    def close(self) -> None:
+        """Forget it: it has ended. Safe to repeat."""
+        if self._reader >= 0:
+            os.close(self._reader)
+            self._reader = -1
 
     @property
     def status(self) -> int | None:
@@ -72,14 +127,18 @@ class Child:
 
 
 class Parent:
-    """Looks after `count` children that run `command`."""
+    """Looks after `count` children. `reap` is called with every id that the node of a dead child has had.
 
-    def __init__(self, app: PyTask, count: int, command: list[str]) -> None:
-        self.app = app
+    `owner`: a process id; when that is not this process's parent any more, the children are ended.
+    """
+
+    def __init__(
+        self, count: int, start: Starter, reap: Callable[[str], None], *, owner: int | None = None
+    ) -> None:
         self.count = count
-        self.command = [*command, "--processes=1"]
-        if app.is_embedded:
-            os.environ[URL] = app.url  # not on a command line, which everybody can read: it may hold a password
+        self.start = start
+        self.reap = reap
+        self.owner = owner
         self.children: list[Child] = []
         self.crashes = 0  # children in a row that died soon
         self.failed_starts = 0  # children in a row that died before they were nodes
@@ -88,15 +147,18 @@ class Parent:
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def run(self) -> int:
-        """The exit status: 0 where every child ended clean."""
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *PASSED_ON):
-            signal.signal(number, self._note)
+        """The exit status: 0 where every child ended clean. In the main thread, which takes the signals."""
+        previous = {number: signal.signal(number, self._note) for number in HEARD}
         log.info("%d nodes are started, each a process", self.count)
         try:
             return self._look_after()
         finally:
             for child in self.children:
                 child.send(signal.SIGKILL)
+                child.process.wait()
+                child.close()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self._signals.put(number)
@@ -104,6 +166,9 @@ class Parent:
     def _look_after(self) -> int:
         while True:
             number = self._next_signal(self._seconds_to_a_start())
+            if self.owner is not None and os.getppid() != self.owner:
+                log.warning("the process that started the nodes is gone: they end")
+                number = signal.SIGTERM
             if number in (signal.SIGTERM, signal.SIGINT):
                 return self._end()
             if number == signal.SIGHUP:
@@ -139,7 +204,7 @@ class Parent:
 
     def _fill_up(self) -> None:
         while len(self.children) < self.count and time.monotonic() >= self.not_before:
-            self.children.append(Child(self.command))
+            self.children.append(Child(self.start))
 
     def _bury(self) -> None:
         """Take note of children that died, and put their tasks back."""
@@ -147,33 +212,31 @@ class Parent:
             self.children.remove(child)
             status = child.status
             log.error("node process %d died (%s)", child.process.pid, _words(status or 0))
+            was_node = bool(child.nodes)
             self._reap(child)
-            if status in FINAL and not child.nodes:
+            if status in FINAL and not was_node:
                 self.worst = status or 0
-            self.failed_starts = 0 if child.nodes else self.failed_starts + 1
+            self.failed_starts = 0 if was_node else self.failed_starts + 1
             sound = time.monotonic() - child.started > STABLE
             self.crashes = 0 if sound else self.crashes + 1
             delay = min(FIRST_DELAY * 2 ** max(self.crashes - 1, 0), LAST_DELAY)
             self.not_before = time.monotonic() + (0 if sound else delay)
 
     def _reap(self, child: Child) -> None:
-        store = self.app.helpers.store
-        for node in child.wait_for_ids():
-            for name in self.app.settings.queues:
-                try:
-                    store.membership(name).leave(node.encode())
-                except StoreError as error:
-                    log.warning("the tasks of node %s wait for a Monitor: %s", node, error)
+        for node in child.nodes:
+            self.reap(node)
+        child.close()
 
     def _replace_all(self) -> None:
         """Replace the children one by one: a new one first, then the end of an old one."""
         log.info("SIGHUP: the nodes are replaced one by one")
         for old in list(self.children):
-            new = Child(self.command)
-            if not new.ready.wait(READY_SECONDS) or new.status is not None:
+            new = Child(self.start)
+            if not new.wait_for_node(READY_SECONDS):
                 log.error("a new node did not start: the old ones stay")
                 new.send(signal.SIGKILL)
                 new.process.wait()
+                new.close()
                 return
             self.children.append(new)
             old.send(signal.SIGTERM)

@@ -1,0 +1,108 @@
+"""Forking: a function that goes on in a process of its own, a copy of this one.
+
+So the function needs no name by which a fresh process could import it, and the program that calls this is not run
+again: it may be a script without a guard, or a shell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from pytask.patching import is_patched
+
+POLL = 0.02  # seconds between two looks at a process that is waited for
+LOST = 1  # the status of one whose end somebody else has taken note of
+HANDLED = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGCHLD,
+    signal.SIGUSR1,
+    signal.SIGTSTP,
+    signal.SIGCONT,
+)
+
+
+class Forked:
+    """A process that runs a function and exits with what it returns, in a process group of its own.
+
+    What the function raises is written to standard error; the status is 1 then.
+    """
+
+    def __init__(self, run: Callable[[], int]) -> None:
+        self._status: int | None = None
+        _flush()
+        # A signal that comes before the child has its own handlers would be taken by a copy of this process's.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+        try:
+            self.pid: int = _original("fork")()
+            if not self.pid:
+                _run(run, before)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def poll(self) -> int | None:
+        """Its exit status, minus the signal that ended it; None while it lives."""
+        if self._status is None:
+            try:
+                pid, status = _original("waitpid")(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                self._status = LOST
+            else:
+                self._status = os.waitstatus_to_exitcode(status) if pid else None
+        return self._status
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """The same, once it has ended; None where that takes longer than `timeout` seconds."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while self.poll() is None and (end is None or time.monotonic() < end):
+            time.sleep(POLL)
+        return self._status
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal, if it lives."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, sig)
+
+
+def _original(name: str) -> Any:
+    """A function of `os` as Python has it: gevent's fork watches its children in its own way."""
+    if not is_patched():
+        return getattr(os, name)
+    from gevent import monkey
+
+    return monkey.get_original("os", name)
+
+
+def _run(run: Callable[[], int], mask: set[Any]) -> NoReturn:
+    status = 1
+    try:
+        os.setpgid(0, 0)
+        for number in HANDLED:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if "gevent" in sys.modules:
+            sys.modules["gevent"].reinit()
+        status = run()
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:  # noqa: BLE001 - the edge of a process
+        traceback.print_exc()
+    finally:
+        _flush()
+        os._exit(status)
+
+
+def _flush() -> None:
+    """What is in the buffers now must not be written by both."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()

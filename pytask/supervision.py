@@ -1,0 +1,39 @@
+"""Supervision: what a node's process knows of the parent that looks after it, told through the environment.
+
+`pytask worker -p`, `pytask orchestrate` and `run(processes=...)` set these variables for their children.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+CHILD_FD = "PYTASK_INTERNAL_FD"  # where a child tells its parent the ids of its node
+PARENT = "PYTASK_INTERNAL_PARENT"  # the parent's process id
+# Where the embedded server of the parent is: not on a command line, which everybody can read.
+URL = "PYTASK_INTERNAL_URL"
+
+
+def environment(descriptor: int) -> dict[str, str]:
+    """What a child of this process is to find in its environment; the descriptor is the end that it writes to."""
+    return {CHILD_FD: str(descriptor), PARENT: str(os.getpid())}
+
+
+def get_parent() -> int | None:
+    """The process id of the parent, which may have died since; None where nobody looks after this process."""
+    text = os.environ.get(PARENT, "")
+    return int(text) if text.isdigit() else None
+
+
+def is_looked_after() -> bool:
+    """Is this process itself such a child, and no process that a task of one has started?"""
+    return get_parent() == os.getppid()
+
+
+def tell_parent(node: Any) -> None:
+    """Write the node's id where the parent reads it, now and whenever it changes."""
+    descriptor = os.environ.get(CHILD_FD)
+    if descriptor is None:
+        return
+    node.on_identity = lambda label: os.write(int(descriptor), f"{label}\n".encode())
+    node.on_identity(node.state.label)

@@ -1,0 +1,210 @@
+"""Nodes in processes of a program's own: `run(processes=...)` and `start_processes`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import HERE, Server, wait_until
+
+from pytask import PyTask
+from pytask.errors import ConfigurationError
+
+ON_ONE_SERVER = pytest.mark.parametrize("running_server", ["valkey"], indirect=True)
+HEAD = """
+import os, sys
+from time import sleep
+from pytask import PyTask
+
+print("the program runs")
+app = PyTask(os.environ["URL"])
+
+@app.task(name="where")
+def where():
+    return os.getpid()
+
+@app.task(name="nap")
+def nap(seconds=0.5):
+    sleep(seconds)
+    return os.getpid()
+"""
+Program = subprocess.Popen[str]
+StartProgram = Callable[..., Program]
+
+
+@pytest.fixture
+def start_program(server: Server, tmp_path: Path) -> Iterator[StartProgram]:
+    """Runs a script that begins with HEAD; it is killed at the end, and its nodes must end by themselves then."""
+    started: list[Program] = []
+
+    def start(text: str, head: str = HEAD) -> Program:
+        file = tmp_path / f"program{len(started)}.py"
+        file.write_text(head + text)
+        environ = {**os.environ, "URL": server.url, "PYTHONPATH": str(HERE.parent)}
+        with (tmp_path / f"program{len(started)}.log").open("w") as log:
+            made = subprocess.Popen(
+                [sys.executable, str(file)], stdout=subprocess.PIPE, stderr=log, text=True, env=environ
+            )
+        started.append(made)
+        return made
+
+    yield start
+    for program in started:
+        program.kill()
+        program.wait()
+        program.stdout.close()
+    wait_until(lambda: not pids(server), "the nodes of the programs have ended")
+
+
+def pids(server: Server) -> set[int]:
+    """The processes of all nodes that take tasks and live."""
+    found = {int(node.split(b":")[1]) for node in server.redis.hkeys("{new-task}:nodes")}
+    return {pid for pid in found if is_alive(pid)}
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for_nodes(server: Server, count: int) -> set[int]:
+    return wait_until(lambda: len(found := pids(server)) == count and found, f"{count} nodes")
+
+
+def test_a_program_without_a_guard_has_several_nodes_and_runs_once(server, app, start_program):
+    program = start_program("app.run(processes=2)\nprint('the end')\n")
+    nodes = wait_for_nodes(server, 2)
+    handles = app.helpers.start_tasks([("nap", {"seconds": 1})] * 20)
+    assert set(app.helpers.wait_all(handles, timeout=20)) <= nodes
+    program.send_signal(signal.SIGTERM)
+    assert program.wait(20) == 0
+    assert program.stdout.read() == "the program runs\nthe end\n"
+    assert not pids(server)
+
+
+@ON_ONE_SERVER
+def test_a_function_that_was_imported_by_its_name_does_not_block_a_node(server, app, start_program):
+    start_program("app.run(processes=1)\n")
+    wait_for_nodes(server, 1)
+    handles = app.helpers.start_tasks([("nap", {"seconds": 30})] * 10)
+    wait_until(lambda: [handle.state() for handle in handles] == ["RUNNING"] * 10, "all run at a time")
+    for handle in handles:
+        handle.stop()
+    wait_until(lambda: [handle.state() for handle in handles] == ["STOPPED"] * 10, "all are stopped")
+
+
+@ON_ONE_SERVER
+def test_a_node_that_is_killed_is_replaced_and_its_task_runs_again(server, app, start_program):
+    program = start_program("app.run(processes=2)\n")
+    nodes = wait_for_nodes(server, 2)
+    handle = app.helpers.start_task("nap", seconds=3)
+    wait_until(lambda: handle.state() == "RUNNING", "it runs")
+    victim = int(handle.record()["node"].split(":")[1])
+    os.kill(victim, signal.SIGKILL)
+    assert handle.get(timeout=20) != victim
+    assert handle.record()["deliveries"] == "1"
+    wait_until(lambda: len(pids(server) - {victim}) == 2, "it is replaced")
+    assert victim in nodes
+    program.send_signal(signal.SIGINT)
+    assert program.wait(20) == 0
+
+
+@ON_ONE_SERVER
+def test_nodes_beside_a_program_end_with_it(server, start_program):
+    program = start_program(
+        "nodes = app.start_processes(2)\n"
+        "print(len({app.helpers.start_task('where').get(20) for _ in range(10)}) in (1, 2))\n"
+        "print(nodes.is_alive(), nodes.wait(0.01))\n"
+    )
+    assert program.wait(40) == 0
+    assert program.stdout.read() == "the program runs\nTrue\nTrue None\n"
+    assert not pids(server)
+
+
+@ON_ONE_SERVER
+def test_nodes_beside_a_program_that_is_killed_end_too(server, start_program):
+    program = start_program("nodes = app.start_processes(2)\nsleep(1000)\n")
+    nodes = wait_for_nodes(server, 2)
+    program.kill()
+    wait_until(lambda: not any(map(is_alive, nodes)), "they have ended")
+
+
+@ON_ONE_SERVER
+def test_a_program_waits_for_nodes_that_are_no_daemons(server, start_program):
+    program = start_program("nodes = app.start_processes(1, daemon=False)\nprint(nodes.pid, flush=True)\n")
+    wait_for_nodes(server, 1)
+    assert program.stdout.readline() == "the program runs\n"
+    supervisor = int(program.stdout.readline())
+    assert program.poll() is None
+    os.kill(supervisor, signal.SIGTERM)
+    assert program.wait(20) == 0
+
+
+@ON_ONE_SERVER
+def test_nodes_are_stopped_and_started_again(server, start_program):
+    program = start_program(
+        "for _ in range(2):\n"
+        "    nodes = app.start_processes(1)\n"
+        "    print(app.helpers.start_task('where').get(20) != os.getpid())\n"
+        "    print(nodes.stop(20), nodes.is_alive())\n"
+    )
+    assert program.wait(60) == 0
+    assert program.stdout.read() == "the program runs\n" + "True\n0 False\n" * 2
+
+
+@ON_ONE_SERVER
+def test_a_thread_may_have_nodes_too(server, start_program):
+    program = start_program(
+        "import threading\n"
+        "threading.Thread(target=app.run, args=(1,), daemon=True).start()\n"
+        "print(app.helpers.start_task('where').get(20) != os.getpid())\n"
+    )
+    assert program.wait(40) == 0
+    assert program.stdout.read() == "the program runs\nTrue\n"
+    assert not pids(server)
+
+
+@ON_ONE_SERVER
+@pytest.mark.parametrize("call", ["app.run(processes=2)", "app.start_processes(2).wait()"])
+def test_a_program_that_has_patched_has_nodes_as_well(call, server, app, start_program):
+    program = start_program(call + "\n", "from gevent import monkey\nmonkey.patch_all()\n" + HEAD)
+    nodes = wait_for_nodes(server, 2)
+    assert app.helpers.start_task("where").get(20) in nodes
+    program.send_signal(signal.SIGINT)
+    program.wait(20)
+    wait_until(lambda: not any(map(is_alive, nodes)), "they have ended")
+
+
+@ON_ONE_SERVER
+def test_the_embedded_server_is_that_of_the_program(server, start_program):
+    program = start_program(
+        "app = PyTask('embedded')\n"
+        "app.add_task(where.task)\n"
+        "app.start_processes(2)\n"
+        "print(app.helpers.start_task('where').get(20) != os.getpid())\n"
+    )
+    assert program.wait(60) == 0
+    assert program.stdout.read() == "the program runs\nTrue\n"
+
+
+@ON_ONE_SERVER
+def test_nodes_that_cannot_start_end_the_program_with_a_status(server, start_program, tmp_path):
+    program = start_program("app = PyTask('redis://127.0.0.1:1', connect_timeout=0.1)\napp.run(processes=2)\n")
+    assert program.wait(40) == 3
+    assert "no Redis at 127.0.0.1:1" in (tmp_path / "program0.log").read_text()
+
+
+@pytest.mark.parametrize("count", [0, -1, 257, 1.5, True, "2"])
+def test_a_number_of_processes_that_is_none_is_refused(count):
+    app = PyTask()
+    with pytest.raises(ConfigurationError, match="processes is a number from 1 to 256"):
+        app.start_processes(count)
+    with pytest.raises(ConfigurationError, match="processes is a number from 1 to 256"):
+        app.run(processes=count)
