@@ -6,7 +6,9 @@ Task ids are not names; keys are made elsewhere.
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 from typing import Any
 
 from pytask.errors import SettingError
@@ -23,6 +25,7 @@ RESERVED_PREFIXES = ("task-", "new-task", "end-task", "node-", "schedule-", "wor
 TASK_NAME = re.compile(r"[A-Za-z0-9_./:-]{1,200}")
 """What a `NAME` of a task looks like."""
 
+_MOST_SLUG = 55  # characters; with a dash and eight more a name has at most 64
 _SHOWN_MAX = 80
 _ALPHABET = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _RULE = "1 to 64 characters out of A-Z a-z 0-9 _ . -"
@@ -33,6 +36,30 @@ def check_queue_name(name: object) -> str:
     if name in (DEFAULT_QUEUE, DEFAULT_QUEUE_WORD):
         return DEFAULT_QUEUE
     return _check_alphabet("queue name", name, f"{_RULE}, or 'default' for the default queue")
+
+
+def queue_name_of(text: object) -> str:
+    """The queue for a word of any characters: the text itself where that names one, else a readable name for it.
+
+    Such a name is what queue names can hold of the text, and eight digits of a digest of it, so that no two words
+    share a queue: `Größe XL` becomes `Grosse-XL-` and these. It is the same in every process and version. Raises
+    SettingError for what is no text.
+    """
+    if not isinstance(text, str):
+        raise SettingError(f"a queue is named by text, not {shown(text)}")
+    if text in (DEFAULT_QUEUE, DEFAULT_QUEUE_WORD) or _ALPHABET.fullmatch(text):
+        return check_queue_name(text)
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    return f"{_slug(text)}-{digest}"
+
+
+def _slug(text: str) -> str:
+    """What is left of a text in A-Z a-z 0-9 _ . - for a name; `queue` where nothing is."""
+    plain = (
+        unicodedata.normalize("NFKD", text[:_MOST_SLUG].replace("\u00df", "ss")).encode("ascii", "ignore").decode()
+    )
+    kept = re.sub(r"[^A-Za-z0-9_.]+", "-", plain)[:_MOST_SLUG].strip("-")
+    return kept or "queue"
 
 
 def queue_label(name: str) -> str:

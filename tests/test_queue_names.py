@@ -6,6 +6,7 @@ import pytest
 
 from pytask import PyTask
 from pytask.errors import SettingError
+from pytask.names import check_queue_name, queue_name_of
 from pytask.queue_names import QueueNames, Share, check_queues
 from pytask.settings import Settings, load
 
@@ -88,3 +89,62 @@ def test_the_helpers_of_an_app_cover_the_names(server):
     assert app.helpers.queues == ("mail", "crawl")
     assert list(app.helpers.get_queues(find=False)) == ["crawl", "mail"]
     app.close()
+
+
+@pytest.mark.parametrize("text", ["mail", "a.b_c-D9", "x" * 64, "Any-group"])
+def test_a_word_that_is_a_queue_name_names_its_own_queue(text):
+    assert queue_name_of(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "default"])
+def test_no_word_and_the_word_default_name_the_default_queue(text):
+    assert queue_name_of(text) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "begins"),
+    [
+        ("Any task group name", "Any-task-group-name-"),
+        ("Größe XL / Öl", "Grosse-XL-Ol-"),
+        ("mail:fast", "mail-fast-"),
+        ("  spaces  ", "spaces-"),
+        ("{braces}", "braces-"),
+        ("メール", "queue-"),
+        ("\ud800", "queue-"),
+        ("\x00", "queue-"),
+        ("x" * 65, "x" * 55 + "-"),
+        ("x y" * 400_000, "x-yx-y"),
+        ("\ufdfa" * 60, "queue-"),
+    ],
+)
+def test_any_other_word_gets_a_readable_queue_name(text, begins):
+    name = queue_name_of(text)
+    assert name.startswith(begins)
+    assert check_queue_name(name) == name
+    assert queue_name_of(name) == name
+    assert name == queue_name_of(text)
+
+
+def test_words_that_read_alike_get_queues_of_their_own():
+    words = [
+        "mail fast",
+        "mail  fast",
+        "mail:fast",
+        "mail fast ",
+        "mäil fast",
+        "ma\u0308il fast",
+        "mail-fast",
+        "x" * 65,
+        "x" * 66,
+    ]
+    assert len({queue_name_of(word) for word in words}) == len(words)
+
+
+def test_the_queue_of_a_word_stays_the_same_in_every_version():
+    assert queue_name_of("Any task group name") == "Any-task-group-name-a62e38ca"
+
+
+@pytest.mark.parametrize("word", [None, 7, b"mail", ["mail"], float("nan")])
+def test_what_is_no_text_names_no_queue(word):
+    with pytest.raises(SettingError, match="a queue is named by text"):
+        queue_name_of(word)
