@@ -173,7 +173,8 @@ class Task:
         """Seconds to wait before the next attempt after this exception; None for no further attempt.
 
         Where a class defines it, it decides in place of `retry_on` and `retry_delay`; `retries`, where that is
-        set, still is the most. After a timeout the exception is a TimeoutError.
+        set, still is the most. After a timeout the exception is a TimeoutError. It may raise `self.Discard`, too:
+        the task ends as DISCARDED.
         """
         return None
 

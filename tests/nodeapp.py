@@ -95,6 +95,8 @@ class Interval(Task):
             raise KeyError("no interval")
         if interval == "exit":
             sys.exit(1)
+        if interval == "discard":
+            raise self.Discard("no more intervals")
         return interval
 
 

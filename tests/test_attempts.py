@@ -177,6 +177,15 @@ def test_a_task_decides_how_long_to_wait(server, events, start_node):
     assert [event["data"]["delay"] for event in events.of("I") if event["event"] == "retry"] == [0.05, 0.1]
 
 
+def test_a_task_that_is_asked_for_an_interval_may_be_discarded_instead(server, events, start_node):
+    start_node()
+    create(server, "I", "interval", '{"intervals": [0.05, "discard"]}', retries="5")
+    server.wait_for_state("I", "DISCARDED")
+    assert server.field("I", "output") == "no more intervals"
+    assert events.names("I") == ["running", "retry", "running", "discarded"]
+    wait_until(lambda: server.redis.hget("{new-task}:counts", "DISCARDED") == b"1")
+
+
 @pytest.mark.parametrize("intervals", ['["soon"]', "[-1]", '["raise"]', '["exit"]', "[1e400]"])
 def test_an_interval_that_is_none_ends_the_task_and_harms_no_node(
     server: Server, start_node: StartNode, intervals

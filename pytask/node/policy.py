@@ -74,7 +74,10 @@ def judge(run: Run, error: BaseException, failed: Outcome | None = None) -> Outc
     failed = outcomes.judge(error) if failed is None else failed
     if isinstance(error, Leave):
         return failed
-    seconds = _seconds_to_the_next(run, error, failed)
+    try:
+        seconds = _seconds_to_the_next(run, error, failed)
+    except Task.Discard as discard:
+        return outcomes.judge(discard)
     return failed if seconds is None else outcomes.retry(failed, run.attempt, seconds)
 
 
@@ -114,11 +117,11 @@ def _counts(policy: Policy, error: BaseException, failed: Outcome) -> bool:
 
 
 def _ask(run: Run, error: BaseException) -> float | None:
-    """The task's own answer."""
+    """The task's own answer. Raises Task.Discard where that is the answer."""
     try:
         seconds = run.task.get_retry_interval(error)
         return None if seconds is None else float(OPTIONS["delay"].check(seconds))
-    except GreenletExit:
+    except (GreenletExit, Task.Discard):
         raise
     except BaseException as problem:  # noqa: BLE001 - the edge of user code
         log.warning(
