@@ -6,6 +6,7 @@ Nothing here talks to a server. What a producer wrote is decoded with the standa
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from typing import Any, NoReturn
@@ -115,6 +116,26 @@ def encode_json(value: Any, limit: int | None = None) -> bytes:
     if limit is not None and len(raw) > limit:
         raise WireError(f"has {len(raw)} bytes as JSON; the limit (max_data) is {limit}")
     return raw
+
+
+def bytes_to_json(raw: bytes) -> str | JSON:
+    """Bytes as JSON holds them, readable where they can be: text where they are UTF-8, else `{"base64": ...}`."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(raw).decode()}
+
+
+def bytes_of_json(value: object) -> bytes:
+    """The bytes that JSON holds so. Raises WireError for anything else."""
+    try:
+        if isinstance(value, str):
+            return value.encode()
+        if isinstance(value, dict) and value.keys() == {"base64"}:
+            return base64.b64decode(value["base64"], validate=True)
+    except (TypeError, ValueError):  # a lone surrogate; no base64
+        pass
+    raise WireError(f'is neither text nor {{"base64": ...}}, but {shown(value)}')
 
 
 def encode_event(event: str, data: bytes = b"null") -> bytes:

@@ -1,12 +1,16 @@
-"""Time zones as text: names such as `Europe/Berlin`, and offsets such as `+09:00`. Pure, but for the zone files.
+"""Time zones as text: names such as `Europe/Berlin`, and offsets such as `+09:00`.
+
+Pure, but for the zone files and `local_zone`.
 
 A schedule is stored, and any node may have to read it: of a tzinfo object only a name or an offset can be kept.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
-from datetime import UTC, timedelta, timezone, tzinfo
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo
 
 from pytask.errors import InvalidInputError
@@ -55,6 +59,19 @@ def write_zone(zone: object) -> str:
             f"the time zone {shown(zone)} has neither a name nor a fixed offset for nodes to read: give {FORMS}"
         )
     return _offset_text(offset)
+
+
+def local_zone() -> str:
+    """The text of this machine's zone: its name, as `TZ` or the link `/etc/localtime` tells it.
+
+    Where these name none it is the offset of now, which knows of no change of clocks.
+    """
+    link = os.path.realpath("/etc/localtime").partition("/zoneinfo/")[2]
+    name = os.environ.get("TZ", link).removeprefix(":")
+    with contextlib.suppress(InvalidInputError):
+        read_zone(name)
+        return name
+    return write_zone(datetime.now().astimezone().tzinfo)
 
 
 def _offset_text(offset: timedelta) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo
 
@@ -21,7 +22,7 @@ from pytask.schedule import (
     write_every,
     write_fire_time,
 )
-from pytask.zones import read_zone, write_zone
+from pytask.zones import local_zone, read_zone, write_zone
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -356,6 +357,28 @@ class Pytz(tzinfo):
 
 def test_of_a_tzinfo_object_its_name_is_kept():
     assert write_zone(Pytz("Europe/Berlin")) == "Europe/Berlin"
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [("Asia/Tokyo", "Asia/Tokyo"), (":Asia/Tokyo", "Asia/Tokyo"), ("JST-9", "+09:00"), ("UTC", "UTC")],
+)
+def test_the_zone_of_this_machine_is_its_name_or_else_its_offset(given, text, monkeypatch):
+    monkeypatch.setenv("TZ", given)
+    time.tzset()
+    try:
+        assert local_zone() == text
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_without_a_word_the_zone_of_this_machine_is_that_of_its_link(monkeypatch):
+    monkeypatch.delenv("TZ", raising=False)
+    monkeypatch.setattr(
+        "os.path.realpath", lambda path: f"/usr/share/zoneinfo/Asia/Tokyo?{path}".partition("?")[0]
+    )
+    assert local_zone() == "Asia/Tokyo"
 
 
 def test_a_tzinfo_object_without_a_name_or_a_fixed_offset_is_refused():

@@ -314,3 +314,29 @@ def test_a_time_is_decimal_text_without_an_exponent():
     assert wire.encode_time(1795000000.25) == b"1795000000.250000"
     assert wire.encode_time(0) == b"0.000000"
     assert float(wire.encode_time(1e15)) == 1e15
+
+
+# Bytes in JSON.
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{}", "größe".encode(), b"\x00\n", b"\xff\xfe", bytes(range(256)), b"\xed\xa0\x80"]
+)
+def test_any_bytes_come_back_out_of_json(raw):
+    value = wire.decode_json(wire.encode_json(wire.bytes_to_json(raw)))
+    assert wire.bytes_of_json(value) == raw
+
+
+def test_bytes_that_are_text_can_be_read_by_people():
+    assert wire.bytes_to_json('{"größe": 1}'.encode()) == '{"größe": 1}'
+    assert wire.bytes_to_json(b"\xff\x00") == {"base64": "/wA="}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, 5, ["a"], {}, {"base64": 5}, {"base64": "="}, {"base64": "a b="}, {"base64": "", "more": 1}, "\ud800",
+     {"base64": "\u00fc"}, float("nan"), "x" * 10 + "\ud800" * 1_000_000],
+)  # fmt: skip
+def test_what_holds_no_bytes_is_refused(value):
+    with pytest.raises(WireError, match="is neither text nor"):
+        wire.bytes_of_json(value)
