@@ -16,7 +16,7 @@ from pytask.composing import spec_of
 from pytask.errors import InvalidInputError, TaskFailed, TaskStateError, TaskTimeout
 from pytask.handle import Id, WorkflowHandle
 from pytask.keys import has_brace
-from pytask.names import shown
+from pytask.pages import start_of_page
 from pytask.producing import Classes, make_records, make_row
 from pytask.store.store import Store
 from pytask.workflow import NAME, Plan, check_ids, id_of, names_of, plan_of
@@ -26,7 +26,6 @@ CHUNK = 256 * 1024  # bytes of a spec that is written in parts
 FORCED_WAIT = 10.0  # seconds for the end of a workflow that is removed while it goes on
 FIELDS = ("task", "state", "title", "created", "ended")  # of the record of a workflow's task
 COUNTS = ("total", "done", "failed")  # of the workflow's own
-MOST_PAGE = 10_000
 
 
 class Conducting:
@@ -155,7 +154,7 @@ class Conducting:
         Each is a dict as `get_workflow` gives it, without `states` and `output`. At most 10,000 ended ones are
         remembered, and none for longer than its record.
         """
-        start = _start_of(page, limit)
+        start = start_of_page(page, limit)
         rows = self._stand(self.store.workflows.get_ids(start, limit))
         return [row for row in rows if row is not None]
 
@@ -170,7 +169,7 @@ class Conducting:
         its record is gone or not made yet. Raises TaskGone where there is no such workflow.
         """
         raw = wire.id_to_bytes(workflow_id)
-        start = _start_of(page, limit)
+        start = start_of_page(page, limit)
         return self._tasks(raw, self._names(raw)[start : start + limit])
 
     def _names(self, raw: bytes) -> list[str]:
@@ -269,15 +268,6 @@ def _check_id(plan: Plan, workflow_id: Id) -> bytes:
         raise InvalidInputError(f"the id of a workflow has no brace: {wire.shown(raw)}")
     check_ids(plan, raw)
     return raw
-
-
-def _start_of(page: object, limit: object) -> int:
-    """Where a page begins. Raises InvalidInputError."""
-    if isinstance(page, bool) or not isinstance(page, int) or not 1 <= page <= 10**9:
-        raise InvalidInputError(f"page is a number from 1 on, not {shown(page)}")
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST_PAGE:
-        raise InvalidInputError(f"limit is a number from 1 to {MOST_PAGE}, not {shown(limit)}")
-    return (page - 1) * limit
 
 
 def _row(task_id: bytes, record: Sequence[bytes | None], counts: Sequence[bytes | None]) -> dict[str, Any]:

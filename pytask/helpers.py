@@ -19,6 +19,7 @@ from pytask.conducting import Conducting
 from pytask.errors import InvalidInputError, TaskNotFoundError, TaskStateError
 from pytask.following import Following
 from pytask.handle import Id
+from pytask.listing import Listing
 from pytask.mass_control import MassControl
 from pytask.names import check_queue_name
 from pytask.producing import Producing, as_field
@@ -50,7 +51,16 @@ def run_loop(function: Callable[[], Any], interval: float) -> NoReturn:
 
 
 class PyTaskHelpers(
-    Producing, Calling, QueueControl, MassControl, Collecting, Following, Conducting, Scheduling, Serving
+    Producing,
+    Calling,
+    QueueControl,
+    MassControl,
+    Listing,
+    Collecting,
+    Following,
+    Conducting,
+    Scheduling,
+    Serving,
 ):
     """The helpers of one app: `task_app.helpers`, and `self.helpers` in a task.
 
@@ -180,9 +190,14 @@ class PyTaskHelpers(
         names = self.queues if queue is None else (check_queue_name(queue),)
         return [wire.id_to_str(raw) for name in names for raw in read(name)]
 
-    def get_nodes(self, queue: str | None = None) -> dict[str, dict[str, str]]:
-        """What every node that serves the queues says of itself, by node id."""
-        names = self.queues if queue is None else (check_queue_name(queue),)
+    def get_nodes(self, queue: str | None = None, *, find: bool = False) -> dict[str, dict[str, str]]:
+        """What every node that serves the queues says of itself, by node id.
+
+        `queue`: this one; None: those of the app, and with `find` those that any key of the servers names.
+        """
+        names = set(self.queues) if queue is None else {check_queue_name(queue)}
+        if find and queue is None:
+            names |= self.store.queues.find()
         nodes = {node for name in names for node in self.store.membership(name).get_sequences()}
         records = self.store.node_records.read(sorted(nodes))
         return {

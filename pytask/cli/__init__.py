@@ -18,6 +18,8 @@ COMMANDS = {
     "dead": "pytask.cli.queues",
     "demo": "pytask.cli.demo",
     "events": "pytask.cli.results",
+    "list": "pytask.cli.listing",
+    "nodes": "pytask.cli.listing",
     "pause": "pytask.cli.queues",
     "purge": "pytask.cli.queues",
     "queues": "pytask.cli.queues",

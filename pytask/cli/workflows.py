@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -18,6 +17,7 @@ from pytask.cli.inspect import complain, follow, interruptible
 from pytask.cli.queues import helping
 from pytask.cli.results import LATE, timeout_option
 from pytask.cli.screen import make_screen
+from pytask.cli.tables import ago, print_table
 from pytask.cli.watching import Ends, Feed
 from pytask.errors import TaskGone, TaskNotFoundError, TaskStateError, TaskTimeout
 from pytask.helpers import PyTaskHelpers
@@ -123,16 +123,8 @@ def _list(page: int, limit: int, where: Where, as_json: bool) -> None:
 def _cells(row: Mapping[str, Any]) -> list[str]:
     done = "" if row["total"] is None else f"{row['done']}/{row['total']}"
     moment = row["ended"] or row["created"]
-    since = "" if moment is None else f"{_span(time.time() - moment)} ago"
     failed = str(row["failed"] or "")
-    return [escaped(row["id"]), row["state"], done, failed, since, escaped(cut(row["title"], LONGEST_TITLE))]
-
-
-def _span(seconds: float) -> str:
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"
+    return [escaped(row["id"]), row["state"], done, failed, ago(moment), escaped(cut(row["title"], LONGEST_TITLE))]
 
 
 def _print(rows: Iterable[Mapping[str, Any]], as_json: bool, head: Sequence[str], cells: Cells) -> None:
@@ -141,10 +133,7 @@ def _print(rows: Iterable[Mapping[str, Any]], as_json: bool, head: Sequence[str]
         for row in rows:
             click.echo(json_line(row))
         return
-    lines = [list(head), *map(cells, rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    print_table([head, *map(cells, rows)])
 
 
 @workflow.command(short_help="Show how a workflow stands.")
@@ -207,7 +196,7 @@ def _rows(found: Mapping[str, Any]) -> Iterable[tuple[str, list[str]]]:
         yield "ended as", [f"{count} {state}" for state, count in found["states"].items()]
     for name in ("created", "ended"):
         if found[name] is not None:
-            yield name, [f"{_span(time.time() - found[name])} ago"]
+            yield name, [ago(found[name])]
     if found["output"]:
         yield "output", escaped_lines(found["output"])
 

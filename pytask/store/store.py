@@ -14,6 +14,7 @@ from pytask.store.claims import Claims
 from pytask.store.client import Client, translated
 from pytask.store.endings import Endings
 from pytask.store.expiry import Expiry
+from pytask.store.inventory import Inventory
 from pytask.store.limits import Limits
 from pytask.store.listener import Listener
 from pytask.store.membership import Membership, NodeRecords
@@ -83,6 +84,7 @@ class Store:
         self.services = Services(self.client, self.keys)
         self.workflows = Workflows(self.client, self.keys)
         self.expiry = Expiry(self.records, self.workflows)
+        self.inventory = Inventory(self.client, self.keys)
 
     def with_patience(self, patience: float | None) -> Store:
         """This store, over the same connections, with another patience."""
