@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import click
 import pytest
 import redis
-from conftest import Events, NodeProcess, wait_until
+from conftest import ON_ONE_SERVER, Events, NodeProcess, wait_until
 
 from pytask import PyTask, PyTaskHelpers, settings, states
 from pytask.cli import COMMANDS, cli
@@ -676,25 +676,41 @@ def write_files(page: Path, folder: Path) -> set[str]:
 
 
 SHOWS = re.compile(r"^```events$|^# tasks\.py$", re.M)
-EXECUTED = [page.name for page in DOCS.glob("*.md") if SHOWS.search(page.read_text())]
+EXECUTED = sorted(page.name for page in DOCS.glob("*.md") if SHOWS.search(page.read_text()))
+COMING = sorted(page.name for page in (DOCS / "coming-from").glob("*.md") if SHOWS.search(page.read_text()))
 
 
-@pytest.mark.parametrize("name", sorted(EXECUTED))
-def test_the_examples_of_a_page_do_what_it_says(name, server, start_node, events, tmp_path, monkeypatch):
-    page = DOCS / name
-    files = write_files(page, tmp_path)
-    options = ("--path", str(tmp_path)) if files else ()
-    node = start_node(*options, app="tasks:task_app" if files else "nodeapp:app")
-    monkeypatch.setenv("PYTASK_REDIS_URL", server.url)
-    monkeypatch.syspath_prepend(tmp_path)
-    example = Example(server, events, node)
-    try:
-        example.run(page)
-    finally:
-        example.close()
-        for file in files:
-            sys.modules.pop(file.removesuffix(".py"), None)
-    assert "failed; it begins again" not in node.text()
+@pytest.fixture
+def run_page(server, start_node, events, tmp_path, monkeypatch):
+    """Runs a page, on a node with its files."""
+
+    def run(page: Path) -> None:
+        files = write_files(page, tmp_path)
+        options = ("--path", str(tmp_path)) if files else ()
+        node = start_node(*options, app="tasks:task_app" if files else "nodeapp:app")
+        monkeypatch.setenv("PYTASK_REDIS_URL", server.url)
+        monkeypatch.syspath_prepend(tmp_path)
+        example = Example(server, events, node)
+        try:
+            example.run(page)
+        finally:
+            example.close()
+            for file in files:
+                sys.modules.pop(file.removesuffix(".py"), None)
+        assert "failed; it begins again" not in node.text()
+
+    return run
+
+
+@pytest.mark.parametrize("name", EXECUTED)
+def test_the_examples_of_a_page_do_what_it_says(name, run_page):
+    run_page(DOCS / name)
+
+
+@ON_ONE_SERVER
+@pytest.mark.parametrize("name", COMING)
+def test_the_program_of_a_page_for_users_of_another_library_does_what_it_says(name, run_page):
+    run_page(DOCS / "coming-from" / name)
 
 
 @pytest.mark.parametrize("patched", [False, True], ids=["plain", "patched"])
