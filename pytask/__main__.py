@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from pytask.supervision import is_looked_after
+
 
 def runs_a_node(arguments: Sequence[str]) -> bool:
     """Will these arguments make this very process a node? With several processes it is only their parent."""
-    if not arguments or arguments[0] != "worker":
+    if arguments[:1] == ["orchestrate"]:
+        return is_looked_after()
+    if arguments[:1] != ["worker"]:
         return False
     processes = "1"
     for index, argument in enumerate(arguments):  # the last one counts, as for the command line itself

@@ -13,6 +13,8 @@ PARENT = "PYTASK_INTERNAL_PARENT"  # the parent's process id
 # Where the embedded server of the parent is: not on a command line, which everybody can read.
 URL = "PYTASK_INTERNAL_URL"
 
+_has_told = False
+
 
 def environment(descriptor: int) -> dict[str, str]:
     """What a child of this process is to find in its environment; the descriptor is the end that it writes to."""
@@ -30,10 +32,21 @@ def is_looked_after() -> bool:
     return get_parent() == os.getppid()
 
 
-def tell_parent(node: Any) -> None:
-    """Write the node's id where the parent reads it, now and whenever it changes."""
+def tell(label: str) -> None:
+    """Write an id where the parent reads it; nothing where nobody looks after this process."""
+    global _has_told
+    _has_told = True
     descriptor = os.environ.get(CHILD_FD)
-    if descriptor is None:
-        return
-    node.on_identity = lambda label: os.write(int(descriptor), f"{label}\n".encode())
-    node.on_identity(node.state.label)
+    if descriptor is not None and is_looked_after():
+        os.write(int(descriptor), f"{label}\n".encode())
+
+
+def tell_parent(node: Any) -> None:
+    """Tell the node's id, now and whenever it changes."""
+    node.on_identity = tell
+    tell(node.state.label)
+
+
+def has_told() -> bool:
+    """Has this process been a node?"""
+    return _has_told

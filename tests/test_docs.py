@@ -35,6 +35,7 @@ from conftest import ON_ONE_SERVER, Events, NodeProcess, wait_until
 
 from pytask import PyTask, PyTaskHelpers, settings, states
 from pytask.cli import COMMANDS, cli
+from pytask.cli.orchestrate import orchestrate
 from pytask.cli.raw import as_lines
 from pytask.cli.worker import worker
 from pytask.key_table import KEY_TABLE
@@ -512,13 +513,14 @@ def as_pattern(shown: str) -> str:
 # Nodes.
 
 
-def test_the_page_lists_every_flag_of_the_worker():
+@pytest.mark.parametrize(("word", "command"), [("flag", worker), ("flag of orchestrate", orchestrate)])
+def test_the_page_lists_every_flag_of_a_command_that_runs_nodes(word, command):
     told = {
         flag
-        for row in tables(DOCS / "running.md")["| flag | what it does |"]
+        for row in tables(DOCS / "running.md")[f"| {word} | what it does |"]
         for flag in re.findall(r"(?<!\w)--?[\w-]+", row[0])
     }
-    known = {flag for option in worker.params for flag in option.opts if flag.startswith("-")}
+    known = {flag for option in command.params for flag in option.opts if flag.startswith("-")}
     assert told == known | {"-h", "--help"}
 
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "events": "pytask.cli.results",
     "list": "pytask.cli.listing",
     "nodes": "pytask.cli.listing",
+    "orchestrate": "pytask.cli.orchestrate",
     "pause": "pytask.cli.queues",
     "purge": "pytask.cli.queues",
     "queues": "pytask.cli.queues",

@@ -18,22 +18,24 @@ def load_app(where: str, path: str = ".") -> PyTask:
     module_name, _, attribute = where.partition(":")
     if not module_name:
         raise ConfigurationError(f"{where!r} names no module: write module:app, such as myproject.tasks:task_app")
-    module = _load_module(module_name, path)
+    module = load_module(module_name, path)
     return _named(module, module_name, attribute) if attribute else _only(module, module_name)
 
 
-def _load_module(name: str, path: str) -> Any:
+def load_module(name: str, path: str) -> Any:
+    """The module, imported. Raises ConfigurationError."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
             raise ConfigurationError(f"there is no module {name!r} below {path!r}: see --path") from None
-        raise ConfigurationError(f"module {name!r} cannot be imported: {_last_line(error)}") from error
+        raise ConfigurationError(f"module {name!r} cannot be imported: {last_line(error)}") from error
     except Exception as error:
-        raise ConfigurationError(f"module {name!r} cannot be imported: {_last_line(error)}") from error
+        raise ConfigurationError(f"module {name!r} cannot be imported: {last_line(error)}") from error
 
 
-def _last_line(error: Exception) -> str:
+def last_line(error: Exception) -> str:
+    """What was raised, and where, on one line."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{place}"
