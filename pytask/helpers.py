@@ -16,6 +16,7 @@ from pytask import states, wire
 from pytask.calling import Calling
 from pytask.collecting import Collecting
 from pytask.conducting import Conducting
+from pytask.deleting import Deleting
 from pytask.errors import InvalidInputError, TaskNotFoundError, TaskStateError
 from pytask.following import Following
 from pytask.handle import Id
@@ -59,6 +60,7 @@ class PyTaskHelpers(
     Collecting,
     Following,
     Conducting,
+    Deleting,
     Scheduling,
     Serving,
 ):
@@ -140,7 +142,10 @@ class PyTaskHelpers(
         return self.store.keys.queue_of_record(at, field)
 
     def remove_task(self, task_id: Id) -> bool:
-        """Stop a task and remove its record; False where there was none."""
+        """Stop a task and remove its record, at once, whatever it does; False where there was none.
+
+        See `delete_task`, which leaves nothing behind.
+        """
         raw = wire.id_to_bytes(task_id)
         self.store.records.control(raw, "stop")
         return self.store.records.remove(raw)

@@ -222,10 +222,26 @@ def every_helper(app: PyTask) -> None:
     assert "N" in helpers.get_nodes()
     with pytest.raises(TaskNotFoundError, match="absent"):
         helpers.stop_task("absent")
+    see_to_lists(helpers)
     see_to_workflows(helpers)
     see_to_queues(helpers)
     see_to_services(helpers)
     see_to_schedules(helpers)
+
+
+def see_to_lists(helpers: PyTaskHelpers) -> None:
+    """List and count all tasks, and delete one that has ended."""
+    helpers.start_workflow([["echo"], ["echo"]], workflow_id="F")
+    helpers.set_task("F", state="HELD")
+    assert {"W", "F"} <= {row["id"] for row in helpers.list_tasks()}
+    assert helpers.list_tasks(queue="mail", name="echo")
+    assert helpers.count_tasks(state=["HELD"]) == helpers.count_tasks_by_place()["held"] == 1
+    assert helpers.get_nodes(find=True)
+    helpers.set_task("F", state="STOPPED")
+    assert helpers.delete_task("F")
+    helpers.start_task("echo", task_id="gone")
+    helpers.set_task("gone", state="ERROR")
+    assert helpers.delete_task("gone")
 
 
 def see_to_schedules(helpers: PyTaskHelpers) -> None:

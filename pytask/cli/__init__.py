@@ -16,6 +16,7 @@ USAGE, NO_REDIS, FAILED = 2, 3, 1
 # Where each command lives; loaded when it is used, so that `pytask worker` starts fast.
 COMMANDS = {
     "dead": "pytask.cli.queues",
+    "delete": "pytask.cli.deleting",
     "demo": "pytask.cli.demo",
     "events": "pytask.cli.results",
     "list": "pytask.cli.listing",

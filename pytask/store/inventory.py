@@ -143,10 +143,10 @@ class Inventory:
                 ("HMGET", self.keys.task(workflow), "task", "state"),
                 ("HGETALL", k.open),
                 ("LRANGE", k.ready, 0, -1),
-                ("HEXISTS", k.key, "laid"),
+                ("HGET", k.key, "laid"),
             )
         replies = self._pipeline(asked, 4)
-        return [None if None in (part := replies[n : n + 4]) else part for n in range(0, len(replies), 4)]
+        return [None if (part := replies[n : n + 4])[0] is None else part for n in range(0, len(replies), 4)]
 
     def _pipeline(self, commands: list[tuple[Any, ...]], width: int) -> list[Any]:
         """The replies; None for each of a group of `width` one of whose keys is of a wrong type."""
