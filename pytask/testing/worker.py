@@ -13,9 +13,9 @@ import time
 from types import TracebackType
 from typing import Self
 
+from pytask import supervision
 from pytask.app import PyTask
 from pytask.errors import PyTaskError
-from pytask.supervision import CHILD_FD
 
 READY_SECONDS = 30.0
 
@@ -54,15 +54,14 @@ class Worker:
 
     def start(self) -> Self:
         """Start it and wait until it takes tasks. Raises PyTaskError with its output where it does not."""
-        if (
-            CHILD_FD in os.environ
-        ):  # a module that starts a worker of itself when it is imported would go on for ever
+        # A module that starts a worker of itself when it is imported would go on for ever.
+        if supervision.CHILD_FD in os.environ:
             raise PyTaskError(
                 "a worker starts no other one: the module of its app must not do so when it is imported"
             )
         reader, writer = os.pipe()
         try:
-            environ = {**os.environ, CHILD_FD: str(writer)}
+            environ = {**os.environ, **supervision.environment(writer)}
             self._process = subprocess.Popen(  # noqa: S603 - our own command line
                 self._command, stdout=self._log, stderr=self._log, env=environ, pass_fds=(writer,)
             )
