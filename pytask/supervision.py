@@ -35,9 +35,9 @@ def is_looked_after() -> bool:
 def tell(label: str) -> None:
     """Write an id where the parent reads it; nothing where nobody looks after this process."""
     global _has_told
-    _has_told = True
     descriptor = os.environ.get(CHILD_FD)
     if descriptor is not None and is_looked_after():
+        _has_told = True
         os.write(int(descriptor), f"{label}\n".encode())
 
 
@@ -48,5 +48,5 @@ def tell_parent(node: Any) -> None:
 
 
 def has_told() -> bool:
-    """Has this process been a node?"""
+    """Has this process been a node that a parent looked after?"""
     return _has_told

@@ -41,7 +41,7 @@ def check_file(where: str) -> None:
 def find_app(where: str, path: str | None) -> PyTask | None:
     """The app in a file: a PyTask, or that of what has a method `pytask_app()`. None where there is none.
 
-    The file is imported, as its name says; modules beside it, or in `path`, can be imported by it. Raises
+    The file is imported under its own name; modules beside it, or in `path`, can be imported by it. Raises
     ConfigurationError where it raises, and where several apps are found or the one named is none.
     """
     place, name = split_name(where)
@@ -94,10 +94,11 @@ def _hint(place: Path, found: dict[str, PyTask]) -> str:
     return f"; there is {names}" if names else ""
 
 
-def run_program(where: str) -> None:
+def run_program(where: str, path: str | None) -> None:
     """Run the file as `python FILE` does, in this process. Raises ConfigurationError where it was no node."""
     place, _ = split_name(where)
     sys.argv = [str(place)]
+    sys.path.insert(0, str(Path(path or place.parent).resolve()))
     try:
         runpy.run_path(str(place), run_name="__main__")
     except PyTaskError:

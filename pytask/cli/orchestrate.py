@@ -28,6 +28,7 @@ log = logging.getLogger("pytask.parent")
 
 WORKER_ID = "WORKER_ID"  # each child's own name, `worker_1` for example, which begins the id of its node
 QUEUE_NAME = "QUEUE_NAME"
+PROGRAM = "PYTASK_INTERNAL_PROGRAM"  # the file holds no app: run it as a program
 MOST_PORT = 65_535
 
 
@@ -148,10 +149,14 @@ class Reaper:
 
 
 def _be_a_node(file: str, path: str | None, given: dict[str, str]) -> int:
-    app = find_app(file, path)
-    if app is None:
-        run_program(file)
+    if os.environ.pop(PROGRAM, ""):
+        run_program(file, path)
         return 0
+    app = find_app(file, path)
+    if app is None:  # what its import has left behind in this process is no part of the program
+        sys.stdout.flush()
+        words = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(sys.executable, words, {**os.environ, PROGRAM: "1"})  # noqa: S606 - our own command line
     share_logging()
     flags = _settings_of(given) | {
         "redis": os.environ.get(supervision.URL),
