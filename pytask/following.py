@@ -50,6 +50,17 @@ class Following:
         """
         return self.store.records.control(wire.id_to_bytes(task_id), encode_message(message, self.max_data))
 
+    def get_events(self, task_id: Id) -> list[TaskEvent]:
+        """The events of a task that are kept (`keep_events`), the oldest first: what it emitted and logged."""
+        raw = wire.id_to_bytes(task_id)
+        story = Story(wire.id_to_str(raw))
+        told: list[TaskEvent] = []
+        while rows := self.store.records.get_kept(raw, story.last, PAGE):
+            told += story.iter_kept(rows)
+            if len(rows) < PAGE:
+                break
+        return told
+
     def follow_task(
         self, task_id: Id, *, replay: bool = True, timeout: float | None = None
     ) -> Iterator[TaskEvent]:

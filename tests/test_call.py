@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import subprocess
 import sys
+import time
 
+import callable_functions
 import pytest
 from conftest import ON_ONE_SERVER
 
 from pytask import PyTask, Task
+from pytask.calling import path_of
 from pytask.errors import InvalidInputError
 from pytask.tasks.call import allowing
 
@@ -92,6 +97,61 @@ def test_helpers_refuse_what_is_no_path(path, app):
     with pytest.raises(InvalidInputError, match="named by its path"):
         app.helpers.publish("mail", path, {})
     assert app.helpers.get_new_task_ids("mail") == app.helpers.get_new_task_ids() == []
+
+
+# The path of a function that a producer has.
+
+
+def test_a_function_stands_for_its_path(app, server):
+    for function, path in (
+        (callable_functions.process, f"{OWN}.process"),
+        (callable_functions.decorated, f"{OWN}.decorated"),
+        (callable_functions.Made, f"{OWN}.Made"),
+        (time.sleep, "time.sleep"),
+        (print, "builtins.print"),
+        ("a.b", "a.b"),
+    ):
+        assert path_of(function) == path
+    called = app.helpers.call(callable_functions.process, 5)
+    assert json.loads(server.field(called, "data")) == {"function": f"{OWN}.process", "args": [5], "kwargs": {}}
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda: 1, "is a lambda"),
+        (callable_functions.handler, "is a lambda"),
+        (callable_functions.inner, "is defined inside a function"),
+        (functools.partial(callable_functions.process, 1), "is a partial: give the function and its arguments"),
+        (callable_functions.Made().method, "is a method of an object"),
+        (callable_functions.Made.method, "is defined inside a class"),
+        ([].append, "is a method of an object"),
+        (callable_functions.instance, "is an object that can be called, and no function"),
+        (callable_functions.coroutine, "is async"),
+        (callable_functions.value, "is no function"),
+        (b"a.b", "is no function"),
+    ],
+)
+def test_what_has_no_path_is_refused_with_the_reason(function, words):
+    with pytest.raises(InvalidInputError, match=f"{words}.*: a function is named by its path, in its module"):
+        path_of(function)
+
+
+def test_a_function_that_its_module_calls_otherwise_is_refused(monkeypatch):
+    process = callable_functions.process
+    monkeypatch.setattr(callable_functions, "process", print)
+    with pytest.raises(InvalidInputError, match="is not what callable_functions calls process"):
+        path_of(process)
+
+
+def test_a_function_of_a_program_counts_under_the_name_of_its_file_and_gevents_under_those_that_it_stands_for(
+    tmp_path,
+):
+    text = "from gevent import monkey; monkey.patch_all()\nimport time\nfrom pytask.calling import path_of\n"
+    file = tmp_path / "program.py"
+    file.write_text(text + "def work(): pass\nprint(path_of(work), path_of(time.sleep))\n")
+    ran = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, check=True)
+    assert ran.stdout == "program.work time.sleep\n"
 
 
 # What may be called.

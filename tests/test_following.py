@@ -50,6 +50,17 @@ class Reader(Waiter):
 # What is kept, and what comes.
 
 
+def test_what_is_kept_is_read_without_waiting(server, helpers):
+    handle = helpers.start_task("echo")
+    assert helpers.get_events(handle) == helpers.get_events("nobody") == []
+    for number in range(1203):
+        tell(server, handle, "step", number, deaf=True)
+    server.redis.xadd(f"{{task-{handle}}}:events", {"event": "no JSON"})
+    told = helpers.get_events(handle)
+    assert [event.data for event in told] == list(range(1203))
+    assert told[0].time > 1e9
+
+
 def test_a_late_watcher_gets_what_is_kept_and_then_follows(server, helpers):
     handle = helpers.start_task("echo")
     tell(server, handle, "first", 1)
