@@ -562,6 +562,27 @@ def test_the_page_lists_every_helper():
     assert told == {name for name, _ in public if not name.startswith("_")}
 
 
+# What five small libraries promise.
+
+FEATURES = DOCS / "coming-from" / "index.md"
+PROVED = tables(FEATURES)["| the document says | here | proved by |"]
+
+
+@cache
+def tests_of(file: str) -> set[str]:
+    """The names of the tests that stand in a file below tests/; read, not imported."""
+    tree = ast.parse((ROOT / "tests" / file).read_text())
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name[:5] == "test_"}
+
+
+def test_every_promise_of_the_five_documents_is_proved_by_tests_that_there_are():
+    assert PROVED
+    for said, _, cell in PROVED:
+        proofs = [proof.partition("::") for proof in code(cell)]
+        assert proofs, said
+        assert [proof for proof in proofs if proof[2] not in tests_of(proof[0])] == [], said
+
+
 # The examples.
 
 
