@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import json
 import signal
@@ -78,6 +79,16 @@ def test_data_that_does_not_fit_is_told_of_as_well(server, node):
     server.wait_for_state("one", "ERROR")
     assert told(server, "one")[-2:] == ["outer-out one", "end needs one ERROR 1"]
     assert told(server, "one")[0] == "start needs one 1"
+
+
+@ON_ONE_SERVER
+def test_a_workflow_that_waits_for_its_tasks_has_raised_nothing(server, node):
+    with contextlib.closing(PyTask(server.url)) as producer:
+        workflow = producer.start_workflow([["plain"], ["plain"]], workflow_id="w")
+        assert workflow.wait(timeout=20) == "SUCCESS"
+    lines = told(server, "w")
+    assert lines[:4] == ["start pytask/workflow w 1", "outer-in w", "outer-out w", "end pytask/workflow w HELD 1"]
+    assert not [line for line in lines if "saw" in line]
 
 
 def test_hooks_that_raise_are_logged_and_harm_nothing(server, node):

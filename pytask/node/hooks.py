@@ -14,7 +14,7 @@ from greenlet import GreenletExit  # gevent's own; so it is there without gevent
 
 from pytask.errors import ConfigurationError
 from pytask.hooks import Hook, name_of
-from pytask.task import Task
+from pytask.task import Leave, Task
 
 log = logging.getLogger("pytask.node")
 
@@ -59,12 +59,17 @@ class _Inside:
         return self._value
 
     def _once(self) -> None:
-        """`run`, as a hook gets it. Returns nothing; raises what the task raises."""
+        """`run`, as a hook gets it. Returns nothing; raises what the task raises.
+
+        That a workflow waits for its tasks is no failure, and nothing for a reporter of errors: it returns.
+        """
         if self._ran:
             raise ConfigurationError("run() was called before: a task starts once")
         self._ran = True
         try:
             self._value = self._body()
+        except Leave as leave:
+            self._error, self._trace = leave, leave.__traceback__
         except BaseException as error:
             self._error, self._trace = error, error.__traceback__
             raise
