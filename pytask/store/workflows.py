@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pytask import states, wire
+from pytask.checks import YEARS_10
 from pytask.keys import Keys
 from pytask.store.client import Client, as_dict
 
 CHUNK = 500  # rows a call
 MOST_ENDED = 10_000  # ended workflows that the list remembers
+UNSETTLED = 2 * YEARS_10  # seconds: how long one is kept of which Cleanup has not said how long it is
 OPEN = "HELD"  # the state in the row of a task that has not ended
 STEPS = {"on_success": "s", "on_failure": "f", "always": "a"}
 WHEN = {letter: when for when, letter in STEPS.items()}
@@ -185,12 +187,12 @@ class Workflows:
 
     def close(self, workflow: bytes) -> None:
         """It has ended: lists show it so. Safe to repeat."""
-        ended = self.keys.workflows_ended
+        ended, now = self.keys.workflows_ended, time.time()
         self.client.pipeline(
             [
-                ("ZADD", ended, "NX", "+inf", workflow),
+                ("ZADD", ended, "NX", wire.encode_time(now + UNSETTLED), workflow),
                 ("ZREM", self.keys.workflows, workflow),
-                ("ZREMRANGEBYSCORE", ended, "-inf", wire.encode_time(time.time())),
+                ("ZREMRANGEBYSCORE", ended, "-inf", wire.encode_time(now)),
                 ("ZREMRANGEBYRANK", ended, 0, -MOST_ENDED - 1),
             ]
         )
