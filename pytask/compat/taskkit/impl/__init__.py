@@ -1,0 +1,1 @@
+"""Where taskkit has the kits of its backends."""
