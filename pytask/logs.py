@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 
@@ -16,6 +17,7 @@ from pytask.errors import SettingError
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 FORMATS = ("text", "json")
+OF_ENVIRONMENT = (("PYTASK_LOG_LEVEL", "INFO"), ("PYTASK_LOG_FORMAT", "text"))
 # Everything at which some reader breaks a line, but the line feed and the tab.
 BREAKS = (*range(9), *range(11, 32), *range(127, 160), 0x2028, 0x2029)
 CONTROLS = {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in BREAKS}
@@ -63,9 +65,9 @@ def setup_logging(level: str = "INFO", form: str = "text") -> None:
 
 
 def ensure_logging() -> None:
-    """Set logging up as text, unless the program has done so in its own way."""
+    """Set logging up as the environment says, unless the program has in its own way. Raises SettingError."""
     if not logging.getLogger("pytask").hasHandlers():
-        setup_logging()
+        setup_logging(*(os.environ.get(name) or default for name, default in OF_ENVIRONMENT))
         share_logging()
 
 

@@ -142,12 +142,15 @@ def test_the_nodes_of_a_file_have_names_of_their_own_and_a_killed_one_is_replace
 
 @ON_ONE_SERVER
 def test_a_file_without_an_app_is_run_as_a_program(orchestrate, server, tmp_path):
-    parent = orchestrate("-n", "1", "-q", server.url, "--namespace", "farm", write(tmp_path, PROGRAM))
+    file = write(tmp_path, PROGRAM)
+    parent = orchestrate("-n", "1", "-q", server.url, "--namespace", "farm", "-l", "WARNING", file)
     server.redis.hset("farm:task-H", "task", "hello")
     server.redis.lpush("farm:new-task", "H")
     wait_until(lambda: server.redis.hget("farm:task-H", "output") == b'["__main__","worker_1",[]]', parent.text)
     parent.signal(signal.SIGINT)
     assert parent.wait() == 0
+    assert "keeps nothing on disk" in parent.text()
+    assert "INFO" not in parent.text()
 
 
 @ON_ONE_SERVER
@@ -265,6 +268,7 @@ def test_what_is_wrong_before_a_node_starts_is_told_once_with_status_2(options, 
         ("x = 1\ny = 1 / 0\n", "farm.py", "cannot be imported: ZeroDivisionError: division by zero (", ),
         ("x = 1\n", "farm.py", "ended as a program without being a node"),
         ("if __name__ == '__main__':\n    raise OSError('no disk')\n", "farm.py", "has failed: OSError: no disk"),
+        ("if __name__ == '__main__':\n    raise SystemExit\n", "farm.py", "without being a node"),
         ("x = 1\n", "logging.py", "has the name of another module, logging: rename it"),
         (HOLDER + 'two = Kit("two")\n', "farm.py", "holds 2 apps"),
     ],
@@ -274,6 +278,12 @@ def test_what_is_wrong_in_the_file_ends_the_parent_with_status_2(text, name, say
     assert ended.returncode == 2, ended.stderr
     assert says in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_an_app_with_a_server_of_its_own_is_asked_where_redis_is(tmp_path):
+    ended = run("-n", "1", write(tmp_path, "from pytask import PyTask\napp = PyTask('embedded')\n"))
+    assert ended.returncode == 2, ended.stderr
+    assert "starts a server of its own in each node: say -q where Redis is" in ended.stderr
 
 
 def test_no_redis_at_the_start_is_status_3(tmp_path):

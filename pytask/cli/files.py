@@ -101,6 +101,9 @@ def run_program(where: str, path: str | None) -> None:
     sys.path.insert(0, str(Path(path or place.parent).resolve()))
     try:
         runpy.run_path(str(place), run_name="__main__")
+    except SystemExit as end:
+        if supervision.has_told() or end.code not in (None, 0):
+            raise
     except PyTaskError:
         raise
     except Exception as error:

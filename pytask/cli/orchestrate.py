@@ -17,7 +17,7 @@ from pytask import settings as settings_module
 from pytask import supervision
 from pytask.cli.files import check_file, find_app, run_program
 from pytask.errors import ConfigurationError, StoreError
-from pytask.logs import FORMATS, LEVELS, setup_logging, share_logging
+from pytask.logs import FORMATS, LEVELS, ensure_logging, setup_logging
 from pytask.names import check_node_name, check_queue_name, queue_name_of
 from pytask.processes import Parent, Process, by_command
 from pytask.store.addresses import HOST, resolve_target
@@ -59,9 +59,9 @@ def orchestrate(
     level = log_level or os.environ.get("PYTASK_LOG_LEVEL") or "INFO"
     form = log_format or os.environ.get("PYTASK_LOG_FORMAT") or "text"
     given = {name: value for name, value in flags.items() if value is not None}
-    setup_logging(level, form)
     if supervision.is_looked_after():
         sys.exit(_be_a_node(file, path, given))
+    setup_logging(level, form)
     check_file(file)
     url = None if queue is None else url_of(queue)
     found = settings_module.load(flags=_settings_of(given) | {"redis": url})
@@ -102,11 +102,13 @@ def _environment(target: Target, url: str | None, given: dict[str, str]) -> dict
     environ = {f"PYTASK_{name.upper()}": value for name, value in given.items() if name != "queue_name"}
     if "queue_name" in given:
         environ[QUEUE_NAME] = given["queue_name"]
+    environ[supervision.URL] = url or ""
     if url is not None:
-        environ |= {supervision.URL: url, "PYTASK_REDIS_URL": url, "REDIS_URL": url}
+        environ |= {"PYTASK_REDIS_URL": url, "REDIS_URL": url}
     if "path" not in target.arguments:  # a unix socket
-        environ["REDIS_HOST"] = str(target.arguments.get("host", "localhost"))
-        environ["REDIS_PORT"] = str(target.arguments.get("port", 6379))
+        found = (target.arguments.get("host", "localhost"), target.arguments.get("port", 6379))
+        host, port = getattr(target, "seeds", [found])[0]  # of a cluster, of Sentinel
+        environ |= {"REDIS_HOST": host, "REDIS_PORT": str(port)}
     return environ
 
 
@@ -150,16 +152,21 @@ class Reaper:
 
 def _be_a_node(file: str, path: str | None, given: dict[str, str]) -> int:
     if os.environ.pop(PROGRAM, ""):
-        run_program(file, path)
+        run_program(file, path)  # which sets logging up as it likes
         return 0
+    ensure_logging()
     app = find_app(file, path)
     if app is None:  # what its import has left behind in this process is no part of the program
         sys.stdout.flush()
         words = [sys.executable, *sys.orig_argv[1:]]
         os.execve(sys.executable, words, {**os.environ, PROGRAM: "1"})  # noqa: S606 - our own command line
-    share_logging()
+    url = os.environ.get(supervision.URL) or None
+    if url is None and app.is_embedded:
+        raise ConfigurationError(
+            f"the app in {file} starts a server of its own in each node: say -q where Redis is"
+        )
     flags = _settings_of(given) | {
-        "redis": os.environ.get(supervision.URL),
+        "redis": url,
         "node_name": check_node_name(os.environ.get(WORKER_ID, "")),
     }
     app.configure(**flags)

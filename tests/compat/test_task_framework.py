@@ -39,6 +39,7 @@ from pytask.compat.task_framework.messages import ENDED, STATUSES
 from pytask.compat.task_framework.worker import find_registry, worker
 from pytask.embedded import EmbeddedServer
 from pytask.errors import ConfigurationError, InvalidInputError, TaskDefinitionError, UnknownTaskError
+from pytask.params import get_schema
 
 PAGE = Path(__file__).parents[2] / "docs" / "coming-from" / "task-framework.md"
 
@@ -305,8 +306,8 @@ def test_the_simple_workers_of_the_document_find_the_tasks_of_the_folder(start, 
     command = edited(PRODUCTION_WORKER, IMPORTS).replace("redis://prod-redis:6379", server.url)
     worker = start(command)
     TaskFramework.setup(task_queue=RedisTaskQueue(server.url, "production_jobs"))
-    task = kinds.MyTask(source="in", output_dir="out", batch_size=1)
-    task.enqueue()
+    task = kinds.MyTask(source="in", output_dir="out", batch_size=1, label="let through")
+    assert json.loads(server.field(task.enqueue(), "data"))["label"] == "let through"
     message = task.get_result(20)
     assert (message.status, message.worker_id) == (TaskStatus.COMPLETED, "prod_worker_1")
     wait_until(lambda: "Extraction: in -> None (batch: 1)" in worker.text())
@@ -340,6 +341,7 @@ def test_the_program_of_the_page_does_what_it_says(start, server, project, httpd
         f"FAILED ValueError: {httpd}/cut lacks </html>",
         "FAILED urllib.error.HTTPError: HTTP Error 404: Not Found",
     ], checked.stderr + parent.text()
+    assert f"INFO    CheckPage: {httpd}/whole is as it should be" in parent.text()
     assert parent.terminate() == 0
 
 
@@ -740,6 +742,13 @@ def test_a_name_stands_for_one_class():
 def test_a_number_of_retries_that_is_none_is_refused(retries):
     with pytest.raises(InvalidInputError, match="retries"):
         TaskWorker(InMemoryQueue(), registry(), max_retries=retries)
+
+
+def test_the_schema_of_a_task_is_that_of_its_params():
+    app = TaskWorker(RedisTaskQueue("redis://x"), registry()).pytask_app()
+    assert list(get_schema(app.tasks["adds"])["properties"]) == ["left", "right"]
+    with pytest.raises(ConfigurationError, match="model_json_schema"):
+        get_schema(app.tasks["waits"])
 
 
 def test_a_registry_has_the_app_of_its_worker():

@@ -141,22 +141,27 @@ class Loop:
         self.max_retries = max_retries
         self.worker_id = worker_id
         self._stopping = threading.Event()
+        self._before: dict[int, Any] = {}
 
-    def stop(self, *_: object) -> None:
+    def stop(self) -> None:
         """End after the message that is being worked on."""
         self._stopping.set()
+
+    def _note(self, number: int, _frame: object) -> None:
+        self.stop()
+        signal.signal(number, self._before[number])  # a second one does what it did before
 
     def run(self) -> None:
         """Until it is told to end, or the process that looks after this one is gone."""
         parent = supervision.get_parent() if supervision.is_looked_after() else None
         supervision.tell(self.worker_id)
         main = threading.current_thread() is threading.main_thread()
-        before = [(n, signal.signal(n, self.stop)) for n in (signal.SIGTERM, signal.SIGINT) if main]
+        self._before = {n: signal.signal(n, self._note) for n in (signal.SIGTERM, signal.SIGINT) if main}
         try:
             while not self._stopping.is_set() and parent in (None, os.getppid()):
                 self._turn()
         finally:
-            for number, handler in before:
+            for number, handler in self._before.items():
                 signal.signal(number, handler)
 
     def _turn(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar
+from typing import Any
 
 import pytask
 from pytask.app import PyTask
@@ -11,6 +11,7 @@ from pytask.compat.task_framework.custom import Loop, Queue
 from pytask.compat.task_framework.redis_queue import RedisTaskQueue
 from pytask.compat.task_framework.tasks import Task
 from pytask.errors import TaskDefinitionError, UnknownTaskError
+from pytask.logs import ensure_logging
 from pytask.names import TASK_NAME, queue_name_of, shown
 from pytask.options import OPTIONS
 
@@ -29,16 +30,14 @@ class Running(pytask.Task):
 def as_task(name: str, work: type[Task], options: dict[str, Any]) -> type[Running]:
     """The class of ours that runs theirs under a name."""
 
-    class Data:
-        """Checks the data by making the object that runs with it."""
-
-        model_json_schema: ClassVar[Any] = getattr(work.params_model, "model_json_schema", None)
-
-        @classmethod
-        def model_validate(cls, data: dict[str, Any]) -> Task:
-            return work(**data)
-
-    body = {"NAME": name, "Params": Data, "__module__": work.__module__, "__doc__": work.__doc__}
+    model: Any = work.params_model
+    checks: dict[str, Any] = {
+        "model_validate": lambda data: work(**data)
+    }  # by making the object that runs with it
+    if hasattr(model, "model_json_schema"):
+        checks["model_json_schema"] = model.model_json_schema
+    params = type("Params", (), {key: staticmethod(value) for key, value in checks.items()})
+    body = {"NAME": name, "Params": params, "__module__": work.__module__, "__doc__": work.__doc__}
     return type(work.__name__, (Running,), {**options, **body})
 
 
@@ -137,6 +136,7 @@ class TaskWorker:
             app.run()
             return
         assert not isinstance(self.queue, RedisTaskQueue)
+        ensure_logging()
         here = self._with_tasks(PyTask())
         self._loop = Loop(self.queue, here.run_now, self.max_retries, self.worker_id)
         self._loop.run()
