@@ -67,6 +67,10 @@ def load_file(place: Path) -> ModuleType:
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+    except SystemExit as end:
+        if supervision.has_told():
+            raise
+        raise ConfigurationError(f"{str(place)!r} ends itself ({end.code}) while it is imported") from None
     except Exception as error:
         raise ConfigurationError(f"{str(place)!r} cannot be imported: {last_line(error)}") from error
     if supervision.has_told():

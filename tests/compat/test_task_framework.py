@@ -727,6 +727,11 @@ def test_what_cannot_be_registered_is_refused(name, kind, says):
         TaskRegistry().register(name, kind)
 
 
+def test_an_option_that_there_is_not_is_refused():
+    with pytest.raises(TaskDefinitionError, match="no option 'retrys': did you mean retries"):
+        TaskRegistry().register("adds", Adds, retrys=3)
+
+
 def test_a_name_stands_for_one_class():
     known = registry()
     known.register("adds", Adds)

@@ -13,7 +13,7 @@ from pytask.compat.task_framework.tasks import Task
 from pytask.errors import TaskDefinitionError, UnknownTaskError
 from pytask.logs import ensure_logging
 from pytask.names import TASK_NAME, queue_name_of, shown
-from pytask.options import OPTIONS
+from pytask.options import OPTIONS, suggestion
 
 MAX_RETRIES = 3
 
@@ -28,15 +28,12 @@ class Running(pytask.Task):
 
 
 def as_task(name: str, work: type[Task], options: dict[str, Any]) -> type[Running]:
-    """The class of ours that runs theirs under a name."""
-
+    """The class of ours that runs theirs under a name. Data is checked by making the object that runs with it."""
     model: Any = work.params_model
-    checks: dict[str, Any] = {
-        "model_validate": lambda data: work(**data)
-    }  # by making the object that runs with it
+    checks = {"model_validate": staticmethod(lambda data: work(**data))}
     if hasattr(model, "model_json_schema"):
-        checks["model_json_schema"] = model.model_json_schema
-    params = type("Params", (), {key: staticmethod(value) for key, value in checks.items()})
+        checks["model_json_schema"] = staticmethod(model.model_json_schema)
+    params = type("Params", (), checks)
     body = {"NAME": name, "Params": params, "__module__": work.__module__, "__doc__": work.__doc__}
     return type(work.__name__, (Running,), {**options, **body})
 
@@ -60,6 +57,9 @@ class TaskRegistry:
             )
         if not (isinstance(task_class, type) and issubclass(task_class, Task)) or task_class.run is Task.run:
             raise TaskDefinitionError(f"task {name}: {shown(task_class)} is no subclass of Task with a run()")
+        for option in options:
+            if option not in OPTIONS:
+                raise TaskDefinitionError(f"task {name}: there is no option {shown(option)}{suggestion(option)}")
         known = self._tasks.setdefault(name, (task_class, options))[0]
         if known is not task_class:
             raise TaskDefinitionError(f"task {name} is registered already, with {known.__qualname__}")
