@@ -794,6 +794,23 @@ def test_tasks_are_found_in_a_module_a_package_a_registry_or_a_file(project, tmp
         del sys.modules[name]
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--registry nowhere", "there is no module 'nowhere'"),
+        ("--registry tasks.kinds --redis-url ftp://:secret@x", "a Redis URL begins with"),
+        ("--max-retries -1", "-1 is not in the range"),
+        ("--log-level loud", "'loud' is not one of"),
+    ],
+)
+def test_what_is_wrong_with_a_worker_is_told_with_status_2(start, words, says):
+    worker = start(f"python -m pytask.compat.task_framework.worker {words}")
+    assert worker.wait() == 2
+    assert says in worker.text()
+    assert "secret" not in worker.text()
+    assert "Traceback" not in worker.text()
+
+
 def run_python(text: str) -> str:
     ended = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60)
     return ended.stdout + ended.stderr

@@ -28,7 +28,7 @@ from pytask.logs import LEVELS, setup_logging, share_logging
 @click.option("--redis-url", metavar="URL", help="Where Redis is; by default what the settings say.")
 @click.option("--queue-name", metavar="NAME", help="The queue; QUEUE_NAME of the environment, else tasks.")
 @click.option("-l", "--log-level", type=click.Choice(LEVELS, case_sensitive=False), default="INFO")
-@click.option("--max-retries", type=int, default=3, show_default=True, help="Further attempts after a failure.")
+@click.option("--max-retries", type=click.IntRange(0, 1_000_000_000), default=3, show_default=True)
 @click.option(
     "--registry",
     metavar="MODULE[:NAME]",
