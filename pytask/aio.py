@@ -42,7 +42,7 @@ from pytask.store.aio_store import AioStore
 from pytask.store.store import Store
 from pytask.store.target import Target
 from pytask.story import TaskEvent
-from pytask.task import Task
+from pytask.task import AnyTask
 from pytask.uniqueness import Locked, settle
 from pytask.waiting import LOOK_EVERY, Deadline
 
@@ -116,7 +116,7 @@ class AioTasks:
 
     async def start_task(
         self,
-        task: str | type[Task],
+        task: AnyTask,
         data: Mapping[str, Any] | None = None,
         /,
         *,

@@ -24,7 +24,7 @@ from pytask.settings import Settings
 from pytask.store.addresses import resolve_target
 from pytask.store.store import Store
 from pytask.store.target import Target
-from pytask.task import Task, check_task_class
+from pytask.task import AnyTask, Task, check_task_class
 
 if TYPE_CHECKING:
     from pytask.aio import AioTasks
@@ -132,7 +132,7 @@ class PyTask(AppRunning, AppWorkflows, DeclaresSchedules, DeclaresServices):
 
     def run_now(
         self,
-        task: str | type[Task],
+        task: AnyTask,
         data: Mapping[str, Any] | None = None,
         /,
         *,

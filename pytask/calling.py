@@ -13,7 +13,7 @@ from pytask.errors import InvalidInputError, PyTaskError
 from pytask.names import shown
 
 if TYPE_CHECKING:
-    from pytask.task import Task
+    from pytask.task import AnyTask
 
 CALL = "pytask/call"
 EXPIRES_IN = 1800.0  # seconds
@@ -27,7 +27,7 @@ class Calling:
 
     def run_now(
         self,
-        task: str | type[Task],
+        task: AnyTask,
         data: Mapping[str, Any] | None = None,
         /,
         *,

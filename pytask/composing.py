@@ -15,7 +15,7 @@ from pytask.names import queue_label, shown
 from pytask.options import OPTIONS, Rate, suggestion
 from pytask.params import check_data
 from pytask.retry import Exponential
-from pytask.task import Task
+from pytask.task import Task, class_of
 
 Classes = Mapping[str, type[Task]]
 NOTHING: Mapping[str, Any] = {}
@@ -197,7 +197,7 @@ def _given(item: Any) -> dict[str, Any]:
         return Step(*item).as_mapping()
     if isinstance(item, Mapping):
         return dict(item)
-    if isinstance(item, str | Workflow) or _is_task(_class_of(item)):
+    if isinstance(item, str | Workflow) or _is_task(class_of(item)):
         return {"task": item}
     raise InvalidInputError(f"it is {FORMS}, not {shown(item)}")
 
@@ -228,7 +228,7 @@ def _nested(task: Workflow, data: Any, classes: Classes) -> dict[str, Any]:
 
 def _fill_in(given: dict[str, Any], task: Any, classes: Classes) -> None:
     """Name, checked data and queue of a class or of a name, for which the class may be known."""
-    found = classes.get(task) if isinstance(task, str) else _class_of(task)
+    found = classes.get(task) if isinstance(task, str) else class_of(task)
     if not _is_task(found):
         return  # a name that nobody knows here, or what the plan will refuse
     given["task"] = found.NAME
@@ -239,17 +239,12 @@ def _fill_in(given: dict[str, Any], task: Any, classes: Classes) -> None:
         given["queue"] = found.queue
 
 
-def _class_of(task: Any) -> Any:
-    """The class of a function that is a task; anything else as it is."""
-    return getattr(task, "task", None) if hasattr(task, "to_data") else task
-
-
 def _is_task(found: object) -> TypeGuard[type[Task]]:
     return isinstance(found, type) and issubclass(found, Task)
 
 
 def _label(task: Any) -> str:
-    return task if isinstance(task, str) else str(getattr(_class_of(task), "NAME", "workflow"))
+    return task if isinstance(task, str) else str(getattr(class_of(task), "NAME", "workflow"))
 
 
 def _of_option(name: str, value: Any) -> Any:

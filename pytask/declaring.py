@@ -12,7 +12,7 @@ from pytask.scheduling import Fields, make_schedule, make_schedules
 from pytask.services import check_name
 from pytask.serving import service_fields
 from pytask.settings import Settings
-from pytask.task import Task
+from pytask.task import AnyTask, Task
 
 
 class DeclaresSchedules:
@@ -28,7 +28,7 @@ class DeclaresSchedules:
     def add_schedule(
         self,
         name: str,
-        task: str | type[Task],
+        task: AnyTask,
         data: Mapping[str, Any] | None = None,
         regular: RegularSchedule | None = None,
         **more: Any,
@@ -72,7 +72,7 @@ class DeclaresServices:
     def add_service(
         self,
         name: str,
-        task: str | type[Task],
+        task: AnyTask,
         replicas: int = 1,
         data: Mapping[str, Any] | None = None,
         restart: str = "always",

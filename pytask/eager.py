@@ -15,7 +15,7 @@ from pytask.node.building import embody, initialise
 from pytask.node.hooks import call_each, run_inside
 from pytask.node.outcome import BadInput, judge, success
 from pytask.params import check_data
-from pytask.task import Task
+from pytask.task import AnyTask, Task, class_of
 
 OnEvent = Callable[[str, Any], Any]
 
@@ -72,7 +72,7 @@ class EagerContext:
 
 def run_now(
     app: Any,
-    task: str | type[Task],
+    task: AnyTask,
     data: Mapping[str, Any],
     on_event: OnEvent | None = None,
     inputs: Mapping[str, Any] | None = None,
@@ -94,10 +94,10 @@ def run_now(
         current.reset(token)
 
 
-def find_class(app: Any, task: str | type[Task]) -> type[Task]:
+def find_class(app: Any, task: AnyTask) -> type[Task]:
     """The class itself, or the one that is registered by this name."""
     if not isinstance(task, str):
-        return task
+        return class_of(task)  # type: ignore[no-any-return]
     task_class: type[Task] | None = app.known_tasks.get(task)
     if task_class is None:
         raise UnknownTaskError(f"task {task!r} is not registered: add it with add_task")

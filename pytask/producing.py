@@ -20,13 +20,14 @@ from pytask.params import check_data
 from pytask.retry import Exponential
 from pytask.store.queues import NewRecord
 from pytask.store.store import Store
-from pytask.task import Exceptions, Task
+from pytask.task import AnyTask, Exceptions, Task, class_of
 from pytask.uniqueness import Locked, settle
 
 BATCH = 500  # tasks a round trip
 OWN_KEYS = frozenset({"task", "data", "task_id"})  # of a task that is given as a dict, beside the options
 KEYS = OWN_KEYS | OPTIONS.keys()
 
+NAME_OR_CLASS = (str, type)
 NOTHING: Mapping[str, Any] = {}
 NO_LOCKS: Mapping[int, str] = {}
 NO_IDS: Mapping[bytes, bytes] = {}
@@ -52,7 +53,7 @@ class Producing:
 
     def start_task(
         self,
-        task: str | type[Task],
+        task: AnyTask,
         data: Mapping[str, Any] | None = None,
         /,
         *,
@@ -232,6 +233,8 @@ def make_row(
 ) -> Row:
     """A row, checked. Raises InvalidInputError."""
     raw = None if task_id is None else wire.id_to_bytes(task_id)
+    if not isinstance(task, NAME_OR_CLASS):
+        task = class_of(task)
     name = task_name(task)
     known = classes.get(name) if isinstance(task, str) else task
     if data is None:
@@ -270,11 +273,11 @@ def make_records(rows: Sequence[Row]) -> list[NewRecord]:
     return records
 
 
-def task_name(task: str | type[Task]) -> str:
-    """The name of a task that is given as a name or as a class."""
-    name = task if isinstance(task, str) else getattr(task, "NAME", None)
+def task_name(task: AnyTask) -> str:
+    """The name of a task."""
+    name = task if isinstance(task, str) else getattr(class_of(task), "NAME", None)
     if not isinstance(name, str) or not name:
-        raise InvalidInputError(f"task is a name or a Task class, not {wire.shown(task)}")
+        raise InvalidInputError(f"a task is given as its name, its class or its function, not {wire.shown(task)}")
     return name
 
 

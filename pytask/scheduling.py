@@ -37,7 +37,7 @@ from pytask.schedule import (
 )
 from pytask.store.queues import NewRecord
 from pytask.store.store import Store
-from pytask.task import Task
+from pytask.task import AnyTask, class_of
 from pytask.zones import write_zone
 
 ENTRY = ("task", "data", "regular", "cron", "every", "tz", "queue", "missed", "jitter", *OF_TASK)
@@ -57,7 +57,7 @@ class Scheduling:
     def add_schedule(
         self,
         name: str,
-        task: str | type[Task],
+        task: AnyTask,
         data: Mapping[str, Any] | None = None,
         regular: RegularSchedule | None = None,
         *,
@@ -174,7 +174,7 @@ def _entries(group: object, prefix: str) -> Iterator[tuple[str, Fields]]:
     if not isinstance(group, Mapping):
         raise InvalidInputError(f"a group of schedules is a mapping of names, not {shown(group)}")
     for name, value in group.items():
-        if isinstance(value, Mapping) and (isinstance(value.get("task"), str | type) or not value):
+        if isinstance(value, Mapping) and (isinstance(class_of(value.get("task")), str | type) or not value):
             yield f"{prefix}{name}", value
         elif isinstance(value, Mapping):
             yield from _entries(value, f"{prefix}{name}:")
@@ -224,7 +224,7 @@ def _check_task(classes: Classes, task: object) -> None:
     """Raises UnknownTaskError for a name that an app with tasks does not know."""
     if isinstance(task, str) and classes and task not in classes and not task.startswith(BUILT_IN):
         raise UnknownTaskError(f"task {shown(task)} is not registered with this app: add it with add_task first")
-    known = classes.get(task) if isinstance(task, str) else task
+    known = classes.get(task) if isinstance(task, str) else class_of(task)
     if getattr(known, "local_only", False):
         raise InvalidInputError(
             f"the task {task_name(task)} runs on nodes by itself: no schedule may start it"  # type: ignore[arg-type]

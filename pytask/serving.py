@@ -23,7 +23,7 @@ from pytask.services import (
 )
 from pytask.store.services import batches, is_wrong_type
 from pytask.store.store import Store
-from pytask.task import Task
+from pytask.task import AnyTask, Task, class_of
 
 RUNNING = states.RUNNING
 OF_REPLICAS = ("service", "state", "node", "attempt", "backoff", "due")
@@ -39,7 +39,7 @@ class Serving:
     def start_service(
         self,
         name: str,
-        task: str | type[Task],
+        task: AnyTask,
         replicas: int = 1,
         data: Mapping[str, Any] | None = None,
         restart: str = "always",
@@ -201,7 +201,7 @@ def service_fields(
     classes: Mapping[str, type[Task]],
     max_data: int,
     name: str,
-    task: str | type[Task],
+    task: AnyTask,
     replicas: int,
     data: Mapping[str, Any] | None,
     restart: str,
@@ -211,7 +211,7 @@ def service_fields(
     """The fields of a definition, checked. Raises InvalidInputError."""
     check_name(name)
     label = task_name(task)
-    known = classes.get(label) if isinstance(task, str) else task
+    known = classes.get(label) if isinstance(task, str) else class_of(task)
     if queue is None and known is not None and isinstance(known.queue, str):
         queue = known.queue
     data = _check_data(known, {} if data is None else data)

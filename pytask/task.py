@@ -294,6 +294,26 @@ def _note(value: object) -> str | None:
     return value
 
 
+class FunctionAsTask(Protocol):
+    """A function that is a task as well: what `task_app.task` makes."""
+
+    @property
+    def task(self) -> type[Task]:
+        """Its class."""
+
+    def to_data(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The data of a task with these arguments."""
+
+
+AnyTask = str | type[Task] | FunctionAsTask
+"""How a task may be given: its name, its class, or a function that is one."""
+
+
+def class_of(task: Any) -> Any:
+    """The class of a function that is a task; anything else as it is."""
+    return task.task if not isinstance(task, type) and hasattr(task, "to_data") else task
+
+
 def check_task_class(task_class: object) -> type[Task]:
     """The class itself where it can be registered. Raises TaskDefinitionError, which says what is wrong."""
     if not (inspect.isclass(task_class) and issubclass(task_class, Task)):

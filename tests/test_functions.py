@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -73,6 +74,37 @@ def test_start_makes_a_task(server, functions, node):
     ]
     assert (server.field("mine", "title"), server.field("mine", "queue")) == ("other", None)
     assert output(server, total.start(1, 2, factor=3)) == 9
+
+
+def test_wherever_a_task_is_given_a_function_that_is_one_will_do(server, functions, node):
+    helpers = functions.helpers
+    assert output(server, helpers.start_task(add, a=1)) == 3
+    assert server.field(helpers.start_task(send, {"to": "ada"}), "queue") == "mail"
+    assert output(server, helpers.start_tasks([(add, {"a": 2}), {"task": add, "data": {"a": 3}}])[1]) == 5
+    assert asyncio.run(start_with_aio(functions, add)) == 6
+    assert helpers.run_now(add, a=3) == 5
+    helpers.add_schedule("later", add, {"a": 1}, every="1h")
+    helpers.add_schedules({"sooner": {"task": send, "data": {"to": "ada"}, "every": 3600}})
+    assert {name: told["task"] for name, told in helpers.get_schedules().items()} == {
+        "later": "typedapp.add",
+        "sooner": "shop.mail/send",
+    }
+    helpers.start_service("adding", add, data={"a": 1})
+    assert helpers.get_service("adding")["task"] == "typedapp.add"
+    helpers.update_service("adding", task=tell, data={"text": "hello"})
+    assert helpers.get_service("adding")["task"] == "typedapp.tell"
+
+
+async def start_with_aio(app, function):
+    async with app.aio as aio:
+        return await (await aio.start_task(function, a=4)).get(timeout=20)
+
+
+@ON_ONE_SERVER
+def test_what_is_neither_name_nor_class_nor_function_of_a_task_is_refused(functions):
+    for wrong in (len, None, 7, object(), functions):
+        with pytest.raises(InvalidInputError, match="given as its name, its class or its function, not"):
+            functions.helpers.start_task(wrong)
 
 
 def test_bind_gives_the_running_task(server, events, functions, node):
