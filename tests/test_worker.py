@@ -150,6 +150,20 @@ def test_sigtstp_takes_no_new_tasks_until_sigcont(start_node, server):
     server.wait_for_state("B", "SUCCESS")
 
 
+def test_a_node_that_ends_takes_no_tasks_again_at_sigcont(start_node, server):
+    """`timeout` sends both, SIGTERM and SIGCONT."""
+    node = start_node()
+    server.create("S", "sleep", '{"seconds": 2}')
+    server.wait_for_state("S", "RUNNING")
+    node.signal(signal.SIGTERM)
+    node.wait_for_log("takes no more tasks")
+    node.signal(signal.SIGCONT)
+    server.create("A", "noop")
+    assert node.process.wait(20) == 0
+    assert server.state("S") == "SUCCESS"
+    assert server.state("A") in (None, "WAIT")
+
+
 def test_sigusr1_writes_the_stacks_of_tasks_to_the_log(start_node, server):
     node = start_node()
     server.create("S", "sleep", '{"seconds": 600}')

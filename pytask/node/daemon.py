@@ -136,6 +136,10 @@ class Daemon:
                 log.warning("SIGHUP: the node ends and starts anew")
                 self.again = True
                 self._ends += not self._ends
+            elif number == signal.SIGUSR1:
+                log.warning("stacks of all greenlets:\n%s", "\n".join(format_run_info()))
+            elif self._ends:  # a node that ends takes no tasks again: `timeout` sends SIGCONT behind SIGTERM
+                continue
             elif number == signal.SIGTSTP:
                 log.warning("no new tasks until SIGCONT")
                 self.node.pause()
@@ -143,5 +147,3 @@ class Daemon:
                 if not self.node.state.accepting.is_set():
                     log.warning("takes tasks again")
                 self.node.resume()
-            elif number == signal.SIGUSR1:
-                log.warning("stacks of all greenlets:\n%s", "\n".join(format_run_info()))
