@@ -23,6 +23,7 @@ from pytask.handle import Id
 from pytask.listing import Listing
 from pytask.mass_control import MassControl
 from pytask.names import check_queue_name
+from pytask.namespaces import NamespaceControl
 from pytask.producing import Producing, as_field
 from pytask.queue_control import QueueControl
 from pytask.scheduling import Scheduling
@@ -57,6 +58,7 @@ class PyTaskHelpers(
     QueueControl,
     MassControl,
     Listing,
+    NamespaceControl,
     Collecting,
     Following,
     Conducting,

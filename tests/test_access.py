@@ -32,6 +32,7 @@ STORE = ROOT / "pytask" / "store"
 DONE_WITHOUT = {"config|get", "client|setinfo"}
 # No node sends these by itself.
 OF_HELPERS = {"rename", "lindex", "zscan", "zrevrange", "zrevrangebyscore", "zcount", "xrange"}
+OF_DELETED_NAMESPACES = {"type", "unlink"}  # of no user of the page, as it says
 
 Rights = dict[str, list[str]]  # user -> what stands behind the name, in order
 
@@ -323,6 +324,18 @@ def test_a_helper_may_call_every_helper(users):
     assert not users.refused()
 
 
+def test_who_deletes_a_namespace_needs_two_commands_more_and_its_keys(users):
+    users.redis.hset("shop:task-a", "task", "echo")
+    app = PyTask(users.url("pytask-helper"))
+    assert app.helpers.find_namespaces()["shop"]["tasks"] == 1
+    for rights in (("+type", "+unlink"), ("~shop:*", "~{shop:*")):
+        with pytest.raises(StoreRefused):
+            app.helpers.delete_namespace("shop")
+        users.redis.execute_command("ACL", "SETUSER", "pytask-helper", *rights)
+    assert app.helpers.delete_namespace("shop") == 1
+    app.close()
+
+
 @pytest.mark.usefixtures("tasks_in_every_state")
 @pytest.mark.parametrize("right", [word for word in of_page()["pytask-helper"] if word[0] in "~%&+"])
 def test_without_any_one_of_its_rights_some_helper_or_command_is_refused(users, right):
@@ -571,7 +584,7 @@ def test_a_node_may_send_what_the_code_sends_and_nothing_else(server):
     sent = {name for name in sent_by_the_store() | sent_by_scripts() if name.partition("|")[0] in known}
     on_a_cluster = {word[1:] for word in of_page("acl-cluster")["pytask-node"]}
     allowed = commands_of("pytask-node") - {"unsubscribe"} | on_a_cluster | {"wait"}  # tasks wait for others
-    assert allowed == sent - DONE_WITHOUT - OF_HELPERS | {"client|setname"}
+    assert allowed == sent - DONE_WITHOUT - OF_HELPERS - OF_DELETED_NAMESPACES | {"client|setname"}
 
 
 def glob(pattern: str) -> re.Pattern[str]:

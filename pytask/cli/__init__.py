@@ -20,6 +20,8 @@ COMMANDS = {
     "demo": "pytask.cli.demo",
     "events": "pytask.cli.results",
     "list": "pytask.cli.listing",
+    "namespace": "pytask.cli.namespaces",
+    "namespaces": "pytask.cli.namespaces",
     "nodes": "pytask.cli.listing",
     "orchestrate": "pytask.cli.orchestrate",
     "pause": "pytask.cli.queues",

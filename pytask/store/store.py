@@ -18,6 +18,7 @@ from pytask.store.inventory import Inventory
 from pytask.store.limits import Limits
 from pytask.store.listener import Listener
 from pytask.store.membership import Membership, NodeRecords
+from pytask.store.namespaces import Namespaces
 from pytask.store.purge import Purge
 from pytask.store.queues import Queues
 from pytask.store.records import Records
@@ -85,6 +86,7 @@ class Store:
         self.workflows = Workflows(self.client, self.keys)
         self.expiry = Expiry(self.records, self.workflows)
         self.inventory = Inventory(self.client, self.keys)
+        self.namespaces = Namespaces(self.client)
 
     def with_patience(self, patience: float | None) -> Store:
         """This store, over the same connections, with another patience."""
