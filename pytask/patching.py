@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import types
 import warnings
+from typing import Any
 
 LATE = (
     "gevent patches late, in run(): what was imported before may still block the node. "
@@ -21,7 +22,7 @@ def is_patched() -> bool:
 def patch_late() -> None:
     """Patch now, and the functions too that modules have imported by name, such as `from time import sleep`.
 
-    Classes that were imported so, and objects that stand already, stay as they are.
+    Classes that were imported so, and objects that stand already, stay as they are, but for contexts of TLS.
     """
     from gevent import monkey
 
@@ -32,6 +33,25 @@ def patch_late() -> None:
     for name, module in list(sys.modules.items()):
         if not _keeps_its_own(name):
             _replace_names(module, replaced)
+    _mend_contexts(monkey.saved)
+
+
+OF_CONTEXTS = ("wrap_socket", "options", "verify_flags", "verify_mode", "minimum_version", "maximum_version")
+
+
+def _mend_contexts(saved: dict[str, dict[str, object]]) -> None:
+    """Let contexts of the class that `ssl` had before do what those of gevent's do.
+
+    urllib3, and so requests, has that class by name: where it was imported early, to set the version of TLS would
+    end in a RecursionError, and a socket that such a context wraps would block.
+    """
+    before: Any = saved.get("ssl", {}).get("SSLContext")
+    if before is None:
+        return
+    after: Any = sys.modules["ssl"].SSLContext
+    for name in OF_CONTEXTS:
+        setattr(before, name, vars(after)[name])
+    before.sslsocket_class = after.sslsocket_class
 
 
 def _replaced_functions(saved: dict[str, dict[str, object]]) -> dict[int, object]:
