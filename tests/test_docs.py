@@ -569,7 +569,7 @@ PROVED = tables(FEATURES)["| the document says | here | proved by |"]
 
 
 @cache
-def tests_of(file: str) -> set[str]:
+def names_in(file: str) -> set[str]:
     """The names of the tests that stand in a file below tests/; read, not imported."""
     tree = ast.parse((ROOT / "tests" / file).read_text())
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name[:5] == "test_"}
@@ -580,7 +580,7 @@ def test_every_promise_of_the_five_documents_is_proved_by_tests_that_there_are()
     for said, here, cell in PROVED:
         proofs = [proof.partition("::") for proof in code(cell)]
         assert bool(proofs) is (here != "not yet"), said
-        assert [proof for proof in proofs if proof[2] not in tests_of(proof[0])] == [], said
+        assert [proof for proof in proofs if proof[2] not in names_in(proof[0])] == [], said
 
 
 # The examples.
