@@ -27,6 +27,9 @@ class Handler(TaskHandler):
         self.now -= 1
         return os.getpid(), before
 
+    def chain(self, task, data):
+        return 1 + kit.initiate_task(task.group, "chain", data - 1).get(timeout=20) if data else 0
+
     def fail(self, task, data):
         if task.retry_count < data:
             raise ValueError(f"failure {task.retry_count + 1}")

@@ -31,7 +31,6 @@ class Kit:
         self.handler = handler
         self._declared: dict[str, list[str]] = {}  # names of schedules, by scheduler
         app.add_task(type("HandledTask", (HandledTask,), {"handler": handler, "__module__": __name__}))
-        app.on_node_start(self._remove_old_schedules)
 
     def pytask_app(self) -> PyTask:
         """The app, for `pytask orchestrate`."""
@@ -51,6 +50,7 @@ class Kit:
         """
         count = check_integer(num_processes, 1, MOST, f"1 to {MOST} processes")
         self._prepare(num_worker_threads_per_group, schedule_entries, tzinfo)
+        self._remove_old_schedules()
         self.app.run(processes=count)
         raise SystemExit
 
@@ -65,6 +65,7 @@ class Kit:
         """The same, without waiting; one object for all of them. With `daemon` they end with this program."""
         count = check_integer(num_processes, 1, MOST, f"1 to {MOST} processes")
         self._prepare(num_worker_threads_per_group, schedule_entries, tzinfo)
+        self._remove_old_schedules()
         return [self.app.start_processes(count, daemon=daemon)]
 
     def _prepare(
@@ -83,8 +84,11 @@ class Kit:
             self._declared.setdefault(label, []).extend(name for name in made if name.startswith(f"{label}:"))
         self.app.settings = self.app.settings.replace(queues=queues, concurrency=sum(queues.values()))
 
-    def _remove_old_schedules(self, _node: Any) -> None:
-        """What the program has dropped from a scheduler of its own is not to fire any more."""
+    def _remove_old_schedules(self) -> None:
+        """What the program has dropped from a scheduler of its own is not to fire any more.
+
+        Seen to where the program starts, and not where a node does: one that an older program replaces knows less.
+        """
         found = self.app.helpers.get_schedules(times=0) if self._declared else {}
         for name, told in found.items():
             declared = self._declared.get(name.partition(":")[0])
