@@ -15,13 +15,17 @@ BATCH = 500  # records a round trip
 
 
 class Found(NamedTuple):
-    """The outputs of those that ended in SUCCESS, and the states of all, by name, in the order of the workflow."""
+    """The outputs of those that ended in SUCCESS, why the others did not, and the states of all.
+
+    By name, in the order of the workflow.
+    """
 
     outputs: Mapping[str, Any]
+    errors: Mapping[str, str]
     states: Mapping[str, str]
 
 
-NOTHING = Found({}, {})
+NOTHING = Found({}, {}, {})
 
 
 class Inputs(Mapping[str, Any]):
@@ -48,6 +52,11 @@ class Inputs(Mapping[str, Any]):
         """How each of them ended, by name, those that are no inputs too."""
         return self._all.states
 
+    @property
+    def errors(self) -> Mapping[str, str]:
+        """Why each did not end in SUCCESS, by name: the message, or the traceback; empty where nobody said so."""
+        return self._all.errors
+
     def __getitem__(self, name: str) -> Any:
         return self._all.outputs[name]
 
@@ -65,7 +74,7 @@ def given_inputs(outputs: Mapping[str, Any] | None) -> Inputs:
     """Inputs for a task that runs without a workflow, in a test."""
     if not outputs:
         return Inputs(lambda: NOTHING)
-    found = Found(dict(outputs), dict.fromkeys(outputs, states.SUCCESS))
+    found = Found(dict(outputs), {}, dict.fromkeys(outputs, states.SUCCESS))
     return Inputs(lambda: found)
 
 
@@ -80,14 +89,20 @@ def _read(store: Store, workflow: bytes, name: str) -> Found:
     row = store.workflows.get_gate_row(workflow, name)
     names = decode_gate(row).after if row else []
     outputs: dict[str, Any] = {}
+    errors: dict[str, str] = {}
     ends: dict[str, str] = {}
     for start in range(0, len(names), BATCH):
-        _read_some(store, workflow, names[start : start + BATCH], outputs, ends)
-    return Found(outputs, ends)
+        _read_some(store, workflow, names[start : start + BATCH], outputs, errors, ends)
+    return Found(outputs, errors, ends)
 
 
 def _read_some(
-    store: Store, workflow: bytes, names: list[str], outputs: dict[str, Any], ends: dict[str, str]
+    store: Store,
+    workflow: bytes,
+    names: list[str],
+    outputs: dict[str, Any],
+    errors: dict[str, str],
+    ends: dict[str, str],
 ) -> None:
     records = store.records.get_each([id_of(workflow, name) for name in names], ("state", "output"))
     noted = store.workflows.get_noted(workflow, names)
@@ -95,5 +110,8 @@ def _read_some(
         state, output = record or (None, None)
         # the workflow knows how it ended, even where the record is gone, or runs again
         ends[name] = known.state if known else wire.to_str(state or b"")
-        if state == states.SUCCESS.encode() and ends[name] == states.SUCCESS:
+        as_it_ended = state == ends[name].encode()
+        if ends[name] != states.SUCCESS:
+            errors[name] = wire.to_str(output or b"") if as_it_ended else ""
+        elif as_it_ended:
             outputs[name] = wire.decode_json(output) if output else None

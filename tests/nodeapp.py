@@ -595,3 +595,13 @@ class Gather(Task):
 
     def start(self):
         return {"inputs": dict(self.inputs), "states": dict(self.inputs.states)}
+
+
+@app.add_task
+class Blame(Task):
+    """Returns why the tasks before it did not return."""
+
+    NAME = "blame"
+
+    def start(self):
+        return dict(self.inputs.errors)

@@ -75,6 +75,21 @@ def test_inputs_are_those_that_ended_in_success_and_states_tell_of_all(app, node
     ]
 
 
+def test_a_task_for_failures_reads_why_those_before_it_failed(app, node):
+    first = [("echo", {"n": 0}), step("fail", {"message": "no such address"}, name="bad"), step("boom")]
+    blame = [step("blame", when="on_failure")]
+    handle = app.start_workflow([first, [("echo", {"n": 1})], blame])
+    handle.wait(20)
+    assert app.helpers.get_result(f"{handle}:4", 20) == {"3": "something before it failed"}
+    handle = app.start_workflow([first, blame])
+    handle.wait(20)
+    told = app.helpers.get_result(f"{handle}:3", 20)
+    assert list(told) == ["bad", "2"]
+    assert told["bad"] == "no such address"
+    assert told["2"].startswith("Traceback ")
+    assert told["2"].endswith("ValueError: boom")
+
+
 def test_inputs_are_empty_for_a_first_task_and_for_one_of_no_workflow(app, node):
     nothing = {"inputs": {}, "states": {}}
     assert app.start_workflow([["gather"]]).get(20) == [nothing]
