@@ -46,6 +46,15 @@ def test_a_group_returns_a_list_and_a_chain_one_output(app, node):
     assert app.start_chain(["noop", ("echo", {"n": 2})]).get(20) == {"n": 2}
 
 
+def test_tasks_of_a_stage_run_beside_each_other_and_the_next_stage_waits(app, node, server):
+    handle = app.start_workflow([[("sleep", {"seconds": 600}), ("sleep", {"seconds": 600})], ["noop"]])
+    for number in (0, 1):
+        server.wait_for_state(f"{handle}:{number}", "RUNNING")
+    assert [row["state"] for row in handle.tasks()] == ["RUNNING", "RUNNING", "HELD"]
+    handle.stop()
+    assert handle.wait(20) == "STOPPED"
+
+
 def test_a_task_reads_the_outputs_of_those_before_it(app, node):
     handle = app.start_workflow(
         [[("echo", {"n": 0}), step("echo", {"n": 1}, name="b"), ("echo", {"n": 2})], ["noop"], ["gather"]]
