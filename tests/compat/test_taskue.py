@@ -9,7 +9,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import redis
 from conftest import wait_until
 
 from compat import taskue_work
+from compat.literal import PAGES, rows_on_page, write_page_files
 from pytask.compat.taskue import (
     Conditions,
     Task,
@@ -115,20 +118,20 @@ runner = TaskueRunner(name="myrunner", queues=["myqueue"])
 runner.start()
 """
 
-# Every change that the tests make to them, and why.
+# Every change that is made to them, and why; the page lists the same.
 EDITS = (
     ("from taskue import Taskue, Task", "from pytask.compat.taskue import Taskue, Task", "an import line"),
     ("from taskue.runner import", "from pytask.compat.taskue.runner import", "an import line"),
-    ("from redis import Redis\n", "import time\nfrom redis import Redis\n", "a slip: time is never imported"),
-    ("Redis()", "Redis(unix_socket_path={path!r})", "the server of the tests is not at localhost:6379"),
     ("taskue runner", "python -m pytask.compat.taskue runner", "the name of the command"),
-)  # fmt: skip
+    ("from redis import Redis", "import time\nfrom redis import Redis", "a slip: time is never imported"),
+)
 
 
 def edited(text: str, path: str = "") -> str:
+    """A block as it is run: with the edits, and with the server of the tests in place of localhost:6379."""
     for before, after, _ in EDITS:
-        text = text.replace(before, after.replace("{path!r}", repr(path)))
-    return text
+        text = text.replace(before, after)
+    return text.replace("Redis()", f"Redis(unix_socket_path={path!r})")
 
 
 class Deployment:
@@ -165,6 +168,11 @@ class Deployment:
             process.kill()
             process.wait(10)
         self.redis.close()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
 
 
 @pytest.fixture(scope="module")
@@ -243,23 +251,46 @@ def test_a_namespace_has_runners_of_its_own(deployment, taskue):
         taskue.task_get(names["task_id"])
 
 
-def test_programs_of_the_document_run_as_a_user_starts_them(deployment, tmp_path):
-    """Its Python runner in a process, its producer in another, and Ctrl-C."""
+@pytest.mark.parametrize("how", ["command", "program"])
+def test_runners_of_the_document_serve_a_program_as_a_user_starts_them(deployment, tmp_path, how):
+    """Its runner in a process, its producer in another, and Ctrl-C."""
     producer, runner = tmp_path / "producer.py", tmp_path / "runner.py"
     tagged = SINGLE.replace("Task()", 'Task(tag="myqueue")')
     producer.write_text(edited(IMPORTS + tagged, deployment.path) + "print(result.status, result.runner)\n")
     runner.write_text(edited(RUNNER))
-    log = tmp_path / "log"
-    with log.open("wb") as out:
-        process = subprocess.Popen([sys.executable, str(runner)], stdout=out, stderr=out, env=deployment.environ())
-    deployment.started.append(process)
-    try:
-        command = [sys.executable, str(producer)]
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=60, env=deployment.environ())
-        assert re.match(r"Passed myrunner:\d+:", ran.stdout), (ran, log.read_text())
-    finally:
-        process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0, log.read_text()
+    process = deployment.start(START_NAMED if how == "command" else f"python {runner}")
+    command = [sys.executable, str(producer)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, env=deployment.environ())
+    assert re.match(r"Passed myrunner:\d+:", ran.stdout), ran
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+
+
+def test_the_page_lists_every_edit():
+    assert rows_on_page("taskue") == [
+        (before, after.replace("\n", "`, `"), reason) for before, after, reason in EDITS
+    ]
+
+
+def test_the_program_of_the_page_does_what_it_says(deployment, tmp_path):
+    page = (PAGES / "taskue.md").read_text()
+    write_page_files("taskue", tmp_path)
+    (command,) = re.findall(r"^```sh\npython -m (.*)$", page, re.M)
+    (told,) = re.findall(r"^```text\n(.*?)^```$", page, re.M | re.S)
+    program = tmp_path / "check.py"
+    program.write_text(edited(program.read_text(), deployment.path))
+    for name, text in {"a": "<h1>one</h1> some words here", "b": "two"}.items():
+        (tmp_path / f"{name}.html").write_text(text)
+    handler = functools.partial(Quiet, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        deployment.start(f"taskue {command.split(' ', 1)[1]}", "--path", str(tmp_path), "--namespace", "page")
+        addresses = [f"http://127.0.0.1:{web.server_port}/{name}.html" for name in ("a", "b", "none")]
+        words = [sys.executable, "check.py", *addresses]
+        environ = deployment.environ(PYTASK_NAMESPACE="page", PYTHONPATH=str(TESTS.parent))
+        ran = subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60)
+        web.shutdown()
+    assert ran.stdout == told, ran
 
 
 # Tasks.
@@ -383,6 +414,7 @@ def test_a_workflow_obeys_allow_failure_and_conditions(taskue):
     assert found.status == "Failed"
     assert [task["status"] for task in found.tasks] == ["Failed", "Skipped", "Passed", "Passed"]
     assert [task["uid"] for task in found.tasks] == [fails.uid, then.uid, else_.uid, always.uid]
+    assert found.stages == [found.tasks[:1], found.tasks[1:]]
     assert taskue.task_get(always.uid).workflow_uid == found.uid == fails.workflow_uid
     tolerated = task_of(taskue_work.fail, allow_failure=True)
     found = taskue.workflow_wait(taskue.enqueue([[tolerated], [then]], title="T"), timeout=30)

@@ -158,7 +158,7 @@ class Task:
 
 
 class Workflow:
-    """A workflow as it stands: `uid`, `title`, `status`, `created_at`, `done_at`, and its `tasks`."""
+    """A workflow as it stands: `uid`, `title`, `status`, `created_at`, `done_at`, its `tasks` and `stages`."""
 
     def __init__(self, helpers: Any, row: Mapping[str, Any]) -> None:
         self._helpers = helpers
@@ -175,6 +175,14 @@ class Workflow:
         """`uid`, `title` and `status` of each task, in order, the first 10,000. Read when first asked for."""
         rows = self._helpers.get_workflow_tasks(self.uid, limit=10_000)
         return [{"uid": row["id"], "title": row["title"], "status": status_of(row["state"])} for row in rows]
+
+    @property
+    def stages(self) -> list[list[dict[str, str | None]]]:
+        """The same, a list for each stage."""
+        raw = self._helpers.store.workflows.get_spec(self.uid.encode())
+        spec = wire.decode_object(raw) if raw else _decoded(self._helpers.get_task(self.uid, "data"))
+        tasks = iter(self.tasks)
+        return [[task for _, task in zip(stage, tasks, strict=False)] for stage in spec.get("stages", ())]
 
 
 def logs_of(helpers: Any, uid: str) -> list[dict[str, Any]]:
