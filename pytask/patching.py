@@ -49,7 +49,7 @@ def _mend_contexts(saved: dict[str, dict[str, object]]) -> None:
     if before is None:
         return
     after: Any = sys.modules["ssl"].SSLContext
-    for name in OF_CONTEXTS:
+    for name in set(OF_CONTEXTS) & set(vars(after)):
         setattr(before, name, vars(after)[name])
     before.sslsocket_class = after.sslsocket_class
 
