@@ -89,6 +89,7 @@ def _run(run: Callable[[], int], mask: set[Any]) -> NoReturn:
         for number in HANDLED:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.set_wakeup_fd(-1)  # an asyncio loop of the starter would take signals to this process for its own
         if "gevent" in sys.modules:
             sys.modules["gevent"].reinit()
         status = run()

@@ -183,6 +183,24 @@ def test_a_program_that_has_patched_has_nodes_as_well(call, server, app, start_p
 
 
 @ON_ONE_SERVER
+def test_signals_to_nodes_do_not_reach_the_asyncio_loop_that_started_them(server, start_program):
+    program = start_program(
+        "import asyncio, signal\n"
+        "async def main():\n"
+        "    got = []\n"
+        "    for number in (signal.SIGTERM, signal.SIGHUP):\n"
+        "        asyncio.get_running_loop().add_signal_handler(number, got.append, number)\n"
+        "    nodes = app.start_processes(1)\n"
+        "    handle = app.helpers.start_task('where')\n"
+        "    print(await asyncio.to_thread(handle.get, 20) != os.getpid())\n"
+        "    print(await asyncio.to_thread(nodes.stop, 20), got)\n"
+        "asyncio.run(main())\n"
+    )
+    assert program.wait(60) == 0
+    assert program.stdout.read() == "the program runs\nTrue\n0 []\n"
+
+
+@ON_ONE_SERVER
 def test_the_embedded_server_is_that_of_the_program(server, start_program):
     program = start_program(
         "app = PyTask('embedded')\n"
