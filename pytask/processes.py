@@ -114,6 +114,11 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
 
+    @property
+    def was_ended_before_its_node(self) -> bool:
+        """Has a signal to end it come while it started, before it had a node that could end in order?"""
+        return self.status == -signal.SIGTERM and not self.nodes
+
     def close(self) -> None:
         """Forget it: it has ended. Safe to repeat."""
         if self._reader >= 0:
@@ -251,11 +256,10 @@ class Parent:
             number = self._next_signal()
             if number is not None:
                 self._pass_on(signal.SIGTERM if number == signal.SIGINT else number)
-        statuses = [abs(child.status or 0) for child in self.children]
-        for child in self.children:
-            if child.status:
-                self._reap(child)
-        return 1 if any(statuses) else 0
+        failed = [child for child in self.children if child.status and not child.was_ended_before_its_node]
+        for child in failed:
+            self._reap(child)
+        return 1 if failed else 0
 
 
 def _words(status: int) -> str:
