@@ -583,6 +583,11 @@ def test_every_promise_of_the_five_documents_is_proved_by_tests_that_there_are()
         assert [proof for proof in proofs if proof[2] not in names_in(proof[0])] == [], said
 
 
+def test_each_of_the_five_documents_has_its_promises():
+    for name in ("pytask", "taskit", "taskkit", "task-framework", "Taskue"):
+        assert "| the document says | here | proved by |" in section(FEATURES, name)
+
+
 # The examples.
 
 
