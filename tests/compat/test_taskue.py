@@ -401,6 +401,25 @@ def test_what_is_not_there_is_told(taskue):
             ask("nobody")
 
 
+def test_records_of_any_content_are_told_as_far_as_they_can_be(deployment, taskue):
+    wrong = {
+        "task": "x",
+        "state": "SUCCESS",
+        "output": "no JSON",
+        "data": "[",
+        "retries": "1e999",
+        "created": "soon",
+    }
+    deployment.redis.hset("task-wrong", mapping={**wrong, "attempt": "nan", "queue": "a b", "timeout": "x"})
+    found = taskue.task_get("wrong")
+    assert (found.status, found.result, found.retries, found.attempts) == ("Passed", "no JSON", 0, 0)
+    assert (found.created_at, found.timeout, found.logs) == (None, None, [])
+    for number, data in enumerate(("[]", '{"stages": 5}', '{"stages": [5]}', "no JSON")):
+        deployment.redis.hset(f"task-w{number}", mapping={"task": "pytask/workflow", "data": data})
+        found = taskue.workflow_get(f"w{number}")
+        assert (found.status, found.tasks, found.stages) == ("Queued", [], [])
+
+
 # Workflows.
 
 

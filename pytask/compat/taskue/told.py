@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from pytask import states, wire
@@ -182,7 +183,9 @@ class Workflow:
         raw = self._helpers.store.workflows.get_spec(self.uid.encode())
         spec = wire.decode_object(raw) if raw else _decoded(self._helpers.get_task(self.uid, "data"))
         tasks = iter(self.tasks)
-        return [[task for _, task in zip(stage, tasks, strict=False)] for stage in spec.get("stages", ())]
+        stages = spec.get("stages") if isinstance(spec, dict) else None
+        sizes = [len(stage) for stage in stages if isinstance(stage, list)] if isinstance(stages, list) else []
+        return [list(islice(tasks, size)) for size in sizes]
 
 
 def logs_of(helpers: Any, uid: str) -> list[dict[str, Any]]:
@@ -197,9 +200,10 @@ def logs_of(helpers: Any, uid: str) -> list[dict[str, Any]]:
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        value = float(text)
     except ValueError:  # whoever wrote the record may have written anything
         return None
+    return value if abs(value) < 1e12 else None
 
 
 def _decoded(text: str | None) -> Any:
