@@ -7,6 +7,7 @@ again: it may be a script without a guard, or a shell.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -90,8 +91,7 @@ def _run(run: Callable[[], int], mask: set[Any]) -> NoReturn:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.set_wakeup_fd(-1)  # an asyncio loop of the starter would take signals to this process for its own
-        if "gevent" in sys.modules:
-            sys.modules["gevent"].reinit()
+        _leave_greenlets()
         status = run()
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -100,6 +100,25 @@ def _run(run: Callable[[], int], mask: set[Any]) -> NoReturn:
     finally:
         _flush()
         os._exit(status)
+
+
+def _leave_greenlets() -> None:
+    """Let this greenlet alone go on in the copy: what the others do, or wait for, is the starter's work.
+
+    They are not killed, since what they do at their ends, such as to remove a file, is the starter's as well.
+    Nothing wakes them any more.
+    """
+    if "gevent" not in sys.modules:
+        return
+    import gevent
+
+    gevent.reinit()
+    loop = gevent.get_hub().loop
+    watcher = next(kind for kind in type(loop.timer(0)).__mro__ if kind.__name__ == "watcher")
+    wakers: Any = (watcher, type(loop.run_callback(int)))
+    for found in gc.get_objects():
+        if isinstance(found, wakers) and not isinstance(found, type(loop.fork())):
+            found.stop()
 
 
 def _flush() -> None:

@@ -182,6 +182,40 @@ def test_a_program_that_has_patched_has_nodes_as_well(call, server, app, start_p
     wait_until(lambda: not any(map(is_alive, nodes)), "they have ended")
 
 
+TICKING = """
+from gevent import monkey
+monkey.patch_all()
+import gevent, os, sys
+
+def tick():
+    try:
+        while True:
+            gevent.sleep(0.01)
+            with open(sys.argv[0] + ".ticks", "a") as file:
+                file.write(f"{os.getpid()}\\n")
+    finally:
+        with open(sys.argv[0] + ".ends", "a") as file:
+            file.write(f"{os.getpid()}\\n")
+
+ticker = gevent.spawn(tick)
+gevent.sleep(0.1)
+"""
+
+
+@ON_ONE_SERVER
+@pytest.mark.parametrize("how", ["{}", "gevent.spawn(lambda: {}).join()"])
+def test_the_greenlets_of_a_program_run_there_alone(how, server, app, start_program, tmp_path):
+    """Of a loop that polls there is to be one, not one in each node."""
+    program = start_program(how.format("app.start_processes(2).wait()") + "\n", TICKING + HEAD)
+    nodes = wait_for_nodes(server, 2)
+    assert app.helpers.start_task("nap").get(20) in nodes
+    os.kill(min(nodes), signal.SIGTERM)
+    wait_until(lambda: len(pids(server) - {min(nodes)}) == 2, "it is replaced")
+    assert program.poll() is None
+    assert set((tmp_path / "program0.py.ticks").read_text().split()) == {str(program.pid)}
+    assert not (tmp_path / "program0.py.ends").exists()
+
+
 @ON_ONE_SERVER
 def test_signals_to_nodes_do_not_reach_the_asyncio_loop_that_started_them(server, start_program):
     program = start_program(
