@@ -88,7 +88,7 @@ def _run(run: Callable[[], int], mask: set[Any]) -> NoReturn:
     try:
         os.setpgid(0, 0)
         for number in HANDLED:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+            signal.signal(number, _end if number in (signal.SIGTERM, signal.SIGINT) else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.set_wakeup_fd(-1)  # an asyncio loop of the starter would take signals to this process for its own
         _leave_greenlets()
@@ -100,6 +100,11 @@ def _run(run: Callable[[], int], mask: set[Any]) -> NoReturn:
     finally:
         _flush()
         os._exit(status)
+
+
+def _end(_number: int, _frame: object) -> None:
+    """A wish to end that comes before the function listens to it: it has begun nothing that would be left."""
+    os._exit(0)
 
 
 def _leave_greenlets() -> None:

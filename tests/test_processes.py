@@ -160,6 +160,18 @@ def test_nodes_are_stopped_and_started_again(server, start_program):
 
 
 @ON_ONE_SERVER
+def test_nodes_that_are_stopped_while_they_start_have_ended_clean(server, start_program):
+    program = start_program(
+        "for seconds in (0, 0.02, 0.05, 0.1, 0.2):\n"
+        "    nodes = app.start_processes(2)\n"
+        "    sleep(seconds)\n"
+        "    print(nodes.stop(20))\n"
+    )
+    assert program.wait(60) == 0
+    assert program.stdout.read() == "the program runs\n" + "0\n" * 5
+
+
+@ON_ONE_SERVER
 def test_a_thread_may_have_nodes_too(server, start_program):
     program = start_program(
         "import threading\n"
