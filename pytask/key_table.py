@@ -350,6 +350,14 @@ KEY_TABLE = (
         "workflows",
         "node, helpers",
         "as long as their records, the newest 10,000",
+        "ids of ended workflows; score = when they ended",
+    ),
+    KeyRow(
+        "{<ns>workflows}:until",
+        "zset",
+        "workflows",
+        "node, helpers",
+        "as long as their records",
         "ids of ended workflows; score = when they are forgotten",
     ),
     KeyRow(

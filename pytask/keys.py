@@ -118,6 +118,7 @@ class Keys:
         "services_changed",
         "workflows",
         "workflows_ended",
+        "workflows_until",
     )
 
     def __init__(self, namespace: str = "") -> None:
@@ -132,6 +133,7 @@ class Keys:
         self.services_changed = b"{" + self.services + b"}:changed"
         self.workflows = prefix + b"workflows"
         self.workflows_ended = b"{" + self.workflows + b"}:ended"
+        self.workflows_until = b"{" + self.workflows + b"}:until"
         self.end_takers = self._end_tag() + b"takers"
         self.end_failed = self._end_tag() + b"failed"
         self.end_dead = self._end_tag() + b"dead"

@@ -31,7 +31,7 @@ STORE = ROOT / "pytask" / "store"
 # What is asked for and done without, as the page says.
 DONE_WITHOUT = {"config|get", "client|setinfo"}
 # No node sends these by itself.
-OF_HELPERS = {"rename", "lindex", "zscan", "zrevrange", "zrevrangebyscore", "zcount", "xrange"}
+OF_HELPERS = {"rename", "lindex", "zscan", "zrevrange", "zcount", "xrange"}
 OF_DELETED_NAMESPACES = {"type", "unlink"}  # of no user of the page, as it says
 
 Rights = dict[str, list[str]]  # user -> what stands behind the name, in order

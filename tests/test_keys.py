@@ -155,7 +155,8 @@ def test_the_table_holds_every_key_that_the_module_makes_and_no_other():
     made |= {keys.schedule(b"NAME"), keys.schedules}
     made |= {keys.service(b"NAME"), keys.service_applied(b"NAME")}
     made |= {keys.services, keys.service_counts, keys.services_changed}
-    made |= {*keys.workflow(ID).all, keys.workflows, keys.workflows_ended}
+    made |= {*keys.workflow(ID).all, keys.workflows}
+    made |= {keys.workflows_ended, keys.workflows_until}
     assert {pattern(key, keys, queue) for key in made} == {row.pattern for row in KEY_TABLE}
 
 
@@ -181,7 +182,8 @@ def test_the_keys_of_a_limit_share_a_slot():
 
 def test_the_keys_of_a_workflow_share_a_slot():
     assert len({key_slot(key) for key in Keys("shop").workflow(b"w").all}) == 1
-    assert key_slot(Keys("shop").workflows) == key_slot(Keys("shop").workflows_ended)
+    keys = Keys("shop")
+    assert len({key_slot(key) for key in (keys.workflows, keys.workflows_ended, keys.workflows_until)}) == 1
 
 
 def test_the_keys_of_a_service_share_a_slot_and_those_of_all_services_another():

@@ -311,3 +311,18 @@ def test_a_task_is_run_now_with_inputs(app):
     assert app.run_now(Gather, inputs={"a": 1}) == {"inputs": {"a": 1}, "states": {"a": "SUCCESS"}}
     assert app.run_now(Gather) == {"inputs": {}, "states": {}}
     assert Gather().start() == {"inputs": {}, "states": {}}
+
+
+def test_a_list_shows_the_newest_end_first_however_long_each_is_kept(app, server, start_node):
+    """A failure is kept for longer than a success."""
+    start_node()
+    for name, task in (("w1", "noop"), ("w2", "boom"), ("w3", "noop"), ("w4", "boom")):
+        app.start_workflow([[task]], workflow_id=name).wait(20)
+    wait_until(lambda: server.redis.zcard("{workflows}:until") == 4, "it is known how long each is kept")
+    assert [row["id"] for row in app.helpers.list_workflows()] == ["w4", "w3", "w2", "w1"]
+    server.redis.zadd("{workflows}:until", {"w3": 1})
+    assert [row["id"] for row in app.helpers.list_workflows()] == ["w4", "w2", "w1"]
+    assert app.helpers.count_workflows() == 3
+    app.start_workflow([["noop"]], workflow_id="w5").wait(20)
+    wait_until(lambda: server.redis.zscore("{workflows}:ended", "w3") is None, "what is over is forgotten")
+    assert [row["id"] for row in app.helpers.list_workflows()] == ["w5", "w4", "w2", "w1"]

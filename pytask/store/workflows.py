@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pytask import states, wire
-from pytask.checks import YEARS_10
 from pytask.keys import Keys
 from pytask.store.client import Client, as_dict
 
 CHUNK = 500  # rows a call
 MOST_ENDED = 10_000  # ended workflows that the list remembers
-UNSETTLED = 2 * YEARS_10  # seconds: how long one is kept of which Cleanup has not said how long it is
+FORGOTTEN = 1000  # that are taken off the lists at a time
 OPEN = "HELD"  # the state in the row of a task that has not ended
 STEPS = {"on_success": "s", "on_failure": "f", "always": "a"}
 WHEN = {letter: when for when, letter in STEPS.items()}
@@ -187,12 +186,11 @@ class Workflows:
 
     def close(self, workflow: bytes) -> None:
         """It has ended: lists show it so. Safe to repeat."""
-        ended, now = self.keys.workflows_ended, time.time()
+        ended = self.keys.workflows_ended
         self.client.pipeline(
             [
-                ("ZADD", ended, "NX", wire.encode_time(now + UNSETTLED), workflow),
+                ("ZADD", ended, "NX", wire.encode_time(time.time()), workflow),
                 ("ZREM", self.keys.workflows, workflow),
-                ("ZREMRANGEBYSCORE", ended, "-inf", wire.encode_time(now)),
                 ("ZREMRANGEBYRANK", ended, 0, -MOST_ENDED - 1),
             ]
         )
@@ -210,19 +208,26 @@ class Workflows:
         """Let all that is known of it go after so many seconds; then lists do not show it any more."""
         commands = [("PEXPIRE", key, max(int(seconds * 1000), 1)) for key in self.keys.workflow(workflow).all]
         self.client.pipeline(commands)
-        until = wire.encode_time(time.time() + seconds)
-        self.client.execute("ZADD", self.keys.workflows_ended, "XX", until, workflow)
+        now, until = time.time(), self.keys.workflows_until
+        self.client.execute("ZADD", until, wire.encode_time(now + seconds), workflow)
+        over = (until, "-inf", wire.encode_time(now), "BYSCORE", "LIMIT", 0, FORGOTTEN)
+        if forgotten := list(self.client.execute("ZRANGE", *over)):
+            self.client.pipeline([("ZREM", key, *forgotten) for key in (self.keys.workflows_ended, until)])
 
     def reopen(self, workflow: bytes) -> None:
         """Forget how it went: it begins anew. Its spec stays."""
         k = self.keys.workflow(workflow)
         self.client.pipeline([("DEL", key) for key in k.all if key != k.spec])
-        self.client.pipeline([("ZREM", self.keys.workflows_ended, workflow), ("PERSIST", k.spec)])
+        self.client.pipeline([("ZREM", key, workflow) for key in self._ended_ones] + [("PERSIST", k.spec)])
 
     def remove(self, workflow: bytes) -> None:
         """Remove all that is known of a workflow, but not the records of its tasks. Safe to repeat."""
         self.client.pipeline([("DEL", key) for key in self.keys.workflow(workflow).all])
-        self.client.pipeline([("ZREM", key, workflow) for key in (self.keys.workflows, self.keys.workflows_ended)])
+        self.client.pipeline([("ZREM", key, workflow) for key in (self.keys.workflows, *self._ended_ones)])
+
+    @property
+    def _ended_ones(self) -> tuple[bytes, bytes]:
+        return self.keys.workflows_ended, self.keys.workflows_until
 
     # Looking.
 
@@ -260,20 +265,28 @@ class Workflows:
 
     def get_ids(self, start: int, most: int) -> list[bytes]:
         """Workflows, the newest first: those that have not ended, then those that have."""
-        active, ended = self.keys.workflows, self.keys.workflows_ended
+        active = self.keys.workflows
         open_ones = list(self.client.execute("ZREVRANGE", active, start, start + most - 1)) if most > 0 else []
         if len(open_ones) == most:
             return open_ones
         skip = max(start - int(self.client.execute("ZCARD", active)), 0)
-        rest = ("ZREVRANGEBYSCORE", ended, "+inf", wire.encode_time(time.time()), "LIMIT", skip)
-        return open_ones + list(self.client.execute(*rest, most - len(open_ones)))
+        return open_ones + self._get_ended(skip, most - len(open_ones))
+
+    def _get_ended(self, start: int, most: int) -> list[bytes]:
+        """Those that have ended, the newest first, without those that are forgotten by now."""
+        ended, until = self._ended_ones
+        found = list(self.client.execute("ZREVRANGE", ended, start, start + most - 1))
+        times = self.client.execute("ZMSCORE", until, *found) if found else []
+        now = time.time()
+        return [task_id for task_id, when in zip(found, times, strict=True) if when is None or float(when) > now]
 
     def get_open(self, start: int, most: int) -> list[bytes]:
         """Workflows that have not ended, the oldest first."""
         return list(self.client.execute("ZRANGE", self.keys.workflows, start, start + most - 1))
 
     def count(self) -> int:
-        """How many `get_ids` could give."""
-        now = wire.encode_time(time.time())
-        ended = self.keys.workflows_ended
-        return sum(self.client.pipeline([("ZCARD", self.keys.workflows), ("ZCOUNT", ended, now, "+inf")]))
+        """How many `get_ids` could give, about: as many ended ones as were remembered and are not forgotten."""
+        ended, until = self._ended_ones
+        over = ("ZCOUNT", until, "-inf", wire.encode_time(time.time()))
+        active, closed, gone = self.client.pipeline([("ZCARD", self.keys.workflows), ("ZCARD", ended), over])
+        return int(active) + max(int(closed) - int(gone), 0)
