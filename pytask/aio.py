@@ -82,6 +82,7 @@ class AioTasks:
         store: Callable[[], Store],
         *,
         max_data: int,
+        queues: Sequence[str] = ("",),
         durable: bool = False,
     ) -> None:
         self._target = target
@@ -89,6 +90,7 @@ class AioTasks:
         self._classes = classes
         self._store = store  # that of the helpers
         self._max_data = max_data
+        self._queues = tuple(queues)
         self._durable = durable
         self._sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Session] = weakref.WeakKeyDictionary()
 
@@ -146,7 +148,7 @@ class AioTasks:
 
     async def start_workflow(self, tasks: Any, /, **options: Any) -> AioTaskHandle:
         """Start a workflow; see `helpers.start_workflow`. Its handle is that of its task."""
-        starter = Conductor(self._store(), self._classes, self._max_data)
+        starter = Conductor(self._store(), self._queues, self._classes, self._max_data)
         return self.handle(await asyncio.to_thread(lambda: starter.start_workflow(tasks, **options)))
 
     async def _create(self, batch: Batch) -> list[AioTaskHandle]:

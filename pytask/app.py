@@ -254,6 +254,7 @@ class PyTask(AppRunning, AppWorkflows, DeclaresSchedules, DeclaresServices):
                     self.tasks,
                     lambda: self.helpers.store,
                     max_data=found.max_data,
+                    queues=found.queues,
                     durable=found.durable,
                 )
             return self._aio

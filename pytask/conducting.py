@@ -32,6 +32,7 @@ class Conducting:
     """The helpers for workflows."""
 
     store: Store
+    queues: tuple[str, ...]
     classes: Classes
     max_data: int
     get_result: Any  # of Collecting
@@ -57,9 +58,9 @@ class Conducting:
         `tasks`: stages, each a list of tasks; or tasks that say with `after` for whom they wait; or a `Workflow`
         (`group`, `chain`), or a spec, as docs/workflows.md tells. `returns`: `list` (the outputs of its last
         tasks) or `one`. The others are options of the workflow itself: `queue` is where its own steps are taken,
-        not where its tasks run. A `workflow_id` that is there already is left as it is, so that a repeated start
-        does no harm. Raises InvalidInputError, which says what is wrong, and TaskStateError for the id of a task
-        that is no workflow.
+        not where its tasks run: the default queue where the app names that, else the first of the app's. A
+        `workflow_id` that is there already is left as it is, so that a repeated start does no harm. Raises
+        InvalidInputError, which says what is wrong, and TaskStateError for the id of a task that is no workflow.
         """
         spec = spec_of(tasks, self.classes, title=title, returns=returns)
         plan = plan_of(spec)
@@ -100,7 +101,8 @@ class Conducting:
         chunks = [raw[place : place + CHUNK] for place in range(0, len(raw), CHUNK)]
         small = len(raw) <= self.max_data // 2
         data = spec if small else {"chunks": len(chunks), "title": title}
-        row = make_row({}, NAME, data, task_id, options, queue)
+        home = None if queue is not None or "" in self.queues else self.queues[0]
+        row = make_row({}, NAME, data, task_id, options, queue if home is None else home)
         (record,) = make_records([row])
         handle = WorkflowHandle(wire.id_to_str(record.id), self)
         if task_id is not None and self._is_there(task_id):
@@ -256,8 +258,9 @@ class Conducting:
 class Conductor(Conducting):
     """These helpers alone, for who has no others."""
 
-    def __init__(self, store: Store, classes: Classes, max_data: int) -> None:
+    def __init__(self, store: Store, queues: tuple[str, ...], classes: Classes, max_data: int) -> None:
         self.store = store
+        self.queues = queues
         self.classes = classes
         self.max_data = max_data
 

@@ -326,3 +326,12 @@ def test_a_list_shows_the_newest_end_first_however_long_each_is_kept(app, server
     app.start_workflow([["noop"]], workflow_id="w5").wait(20)
     wait_until(lambda: server.redis.zscore("{workflows}:ended", "w3") is None, "what is over is forgotten")
     assert [row["id"] for row in app.helpers.list_workflows()] == ["w5", "w4", "w2", "w1"]
+
+
+def test_a_workflow_of_an_app_without_the_default_queue_takes_its_steps_in_the_first_one(server, start_node):
+    start_node("-q", "mail")
+    with contextlib.closing(PyTask(server.url, queues=["mail", "slow"])) as app:
+        inner = chain([step("noop", queue="mail"), step("noop", queue="mail")])
+        assert app.start_workflow([[inner, step("noop", queue="mail")]], workflow_id="w").wait(20) == "SUCCESS"
+        assert app.start_workflow([[step("noop", queue="mail")]], queue="mail").wait(20) == "SUCCESS"
+        assert server.field("w", "queue") == server.field("w:0", "queue") == "mail"

@@ -20,6 +20,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from functools import cached_property
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -157,7 +158,6 @@ class Workflow(Task):
     def _fields(self, plan: Plan) -> dict[str, Any]:
         last = [plan.tasks[number].name for number in sinks(plan)]
         now = wire.encode_time(time.time())
-        at = self.store.records.get_fields(self.raw_id, ["at"])[0] or b""
         return {
             "title": plan.title,
             "state": states.RUNNING,
@@ -167,9 +167,15 @@ class Workflow(Task):
             "done": 0,
             "failed": 0,
             "returns": plan.returns,
-            "queue": self.store.keys.queue_of_key(at) or "",
+            "queue": self.own_queue,
             "last": encode_gate(Gate(len(last), last, [])),
         }
+
+    @cached_property
+    def own_queue(self) -> str:
+        """The queue in which its steps are taken."""
+        at = self.store.records.get_fields(self.raw_id, ["at"])[0] or b""
+        return self.store.keys.queue_of_key(at) or ""
 
     def _words(self, task: PlanTask) -> list[Any]:
         """The fields of a task's record."""
@@ -180,9 +186,14 @@ class Workflow(Task):
         return [*words, "state", states.WAIT if _is_first(task) else states.HELD]
 
     def _queue_of(self, task: PlanTask) -> str:
-        """The queue that the spec says, else the task's class, where this node knows it."""
+        """The queue that the spec says, else the task's class, where this node knows it.
+
+        A workflow inside takes its steps where this one does.
+        """
         if task.queue:
             return task.queue
+        if task.task == NAME:
+            return self.own_queue
         known = self.helpers.classes.get(task.task)
         queue = getattr(known, "queue", None)
         return queue if isinstance(queue, str) else ""
