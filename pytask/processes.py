@@ -29,7 +29,7 @@ FIRST_DELAY, LAST_DELAY = 0.5, 5.0  # seconds until a dead child is replaced
 STABLE = 30.0  # a child that lived for so many seconds is replaced at once
 CRASH_LOOP = 5  # children in a row that died before they were nodes
 LOOK = 2.0  # seconds between two looks at the children, of whose deaths the system tells at once
-LEAST = 0.01
+LEAST, SHORT = 0.01, 0.05
 READY_SECONDS = 30.0
 FINAL = (2, 3)  # statuses that say that another try does not help: usage, no Redis at the start
 PASSED_ON = (signal.SIGUSR1, signal.SIGTSTP, signal.SIGCONT)
@@ -92,6 +92,7 @@ class Child:
         finally:
             os.close(write)
         self.started = time.monotonic()
+        self.is_ending = False
         self._told = b""
 
     @property
@@ -102,12 +103,16 @@ class Child:
                 self._told += part
         return self._told.decode().split("\n")[:-1]
 
-    def wait_for_node(self, seconds: float) -> bool:
-        """Wait until it takes tasks; False where it has died, or does not so in time."""
-        deadline = time.monotonic() + seconds
-        while not self.nodes and self.status is None and time.monotonic() < deadline:
-            select.select([self._reader], [], [], min(max(deadline - time.monotonic(), 0), LOOK))
-        return bool(self.nodes) and self.status is None
+    def wait(self, seconds: float) -> None:
+        """Wait until it takes tasks or has died, so many seconds at most."""
+        if not self.nodes and self.status is None:
+            select.select([self._reader], [], [], seconds)
+
+    def end(self) -> None:
+        """Tell it to end in order; once, since the second time it would hurry."""
+        if not self.is_ending:
+            self.is_ending = True
+            self.send(signal.SIGTERM)
 
     def send(self, number: int) -> None:
         """Send a signal, if it lives."""
@@ -149,6 +154,7 @@ class Parent:
         self.failed_starts = 0  # children in a row that died before they were nodes
         self.not_before = 0.0
         self.worst = 0
+        self.is_to_end = False  # a signal to end has come, and perhaps was not acted upon yet
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def run(self) -> int:
@@ -166,6 +172,7 @@ class Parent:
                 signal.signal(number, handler)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.is_to_end = self.is_to_end or number in (signal.SIGTERM, signal.SIGINT)
         self._signals.put(number)
 
     def _look_after(self) -> int:
@@ -233,25 +240,41 @@ class Parent:
         child.close()
 
     def _replace_all(self) -> None:
-        """Replace the children one by one: a new one first, then the end of an old one."""
+        """Replace the children one by one: a new one first, then an old one ends. Stops at a signal to end."""
         log.info("SIGHUP: the nodes are replaced one by one")
         for old in list(self.children):
             new = Child(self.start)
-            if not new.wait_for_node(READY_SECONDS):
-                log.error("a new node did not start: the old ones stay")
-                new.send(signal.SIGKILL)
-                new.process.wait()
-                new.close()
-                return
             self.children.append(new)
-            old.send(signal.SIGTERM)
-            old.process.wait()
+            if not self._is_ready(new):
+                return
+            old.end()
+            while old.status is None:
+                if self.is_to_end:
+                    return
+                time.sleep(SHORT)
             self.children.remove(old)
             self._reap(old)
 
+    def _is_ready(self, new: Child) -> bool:
+        """Wait until a new child takes tasks. One that does not so in time is removed."""
+        deadline = time.monotonic() + READY_SECONDS
+        while not new.nodes and new.status is None and time.monotonic() < deadline:
+            if self.is_to_end:
+                return False
+            new.wait(SHORT)
+        if new.nodes and new.status is None:
+            return True
+        log.error("a new node did not start: the old ones stay")
+        self.children.remove(new)
+        new.send(signal.SIGKILL)
+        new.process.wait()
+        self._reap(new)
+        return False
+
     def _end(self) -> int:
         """Pass the wish to end on, every time that it comes, and wait for all children."""
-        self._pass_on(signal.SIGTERM)
+        for child in self.children:
+            child.end()
         while any(child.status is None for child in self.children):
             number = self._next_signal()
             if number is not None:

@@ -250,6 +250,23 @@ def test_a_parent_replaces_its_nodes_one_by_one_at_sighup(start_node, server):
     assert server.state("F") == "WAIT"
 
 
+def test_a_parent_ends_at_a_signal_while_it_replaces_its_nodes(start_node, server):
+    parent = start_node("-p", "2", "--grace", "600")
+    wait_until(lambda: len(node_ids(server)) == 2)
+    parent.children = [pid_of(node_id) for node_id in node_ids(server)]
+    for name in "ABCD":
+        server.create(name, "sleep", '{"seconds": 600}')
+        server.wait_for_state(name, "RUNNING")
+    parent.signal(signal.SIGHUP)
+    parent.wait_for_log("takes no more tasks", 40)
+    parent.children += [pid_of(node_id) for node_id in node_ids(server)]
+    parent.signal(signal.SIGTERM)
+    wait_until(lambda: parent.text().count("takes no more tasks") == 3, "all end")
+    assert "a second signal" not in parent.text()
+    assert parent.terminate() == 1  # the second signal; tasks had to be killed
+    assert not node_ids(server)
+
+
 def test_the_nodes_of_a_killed_parent_end(start_node, server):
     parent = start_node("-p", "2")
     wait_until(lambda: len(node_ids(server)) == 2)
