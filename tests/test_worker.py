@@ -164,6 +164,18 @@ def test_a_node_that_ends_takes_no_tasks_again_at_sigcont(start_node, server):
     assert server.state("A") in (None, "WAIT")
 
 
+def test_a_node_that_ends_does_not_start_anew_at_sighup(start_node, server):
+    """A terminal that is closed sends it, and so may systemd, behind the signal to end."""
+    node = start_node()
+    server.create("S", "sleep", '{"seconds": 2}')
+    server.wait_for_state("S", "RUNNING")
+    node.signal(signal.SIGTERM)
+    node.wait_for_log("takes no more tasks")
+    node.signal(signal.SIGHUP)
+    assert node.process.wait(20) == 0
+    assert server.state("S") == "SUCCESS"
+
+
 def test_sigusr1_writes_the_stacks_of_tasks_to_the_log(start_node, server):
     node = start_node()
     server.create("S", "sleep", '{"seconds": 600}')

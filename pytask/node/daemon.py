@@ -132,14 +132,15 @@ class Daemon:
             number = self._signals.pop(0)
             if number in (signal.SIGTERM, signal.SIGINT):
                 self._ends += 1
+                self.again = False
+            elif number == signal.SIGUSR1:
+                log.warning("stacks of all greenlets:\n%s", "\n".join(format_run_info()))
+            elif self._ends:  # nothing undoes that: `timeout` sends SIGCONT behind SIGTERM, a terminal SIGHUP
+                continue
             elif number == signal.SIGHUP:
                 log.warning("SIGHUP: the node ends and starts anew")
                 self.again = True
-                self._ends += not self._ends
-            elif number == signal.SIGUSR1:
-                log.warning("stacks of all greenlets:\n%s", "\n".join(format_run_info()))
-            elif self._ends:  # a node that ends takes no tasks again: `timeout` sends SIGCONT behind SIGTERM
-                continue
+                self._ends += 1
             elif number == signal.SIGTSTP:
                 log.warning("no new tasks until SIGCONT")
                 self.node.pause()
