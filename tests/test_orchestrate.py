@@ -133,6 +133,7 @@ def test_the_nodes_of_a_file_have_names_of_their_own_and_a_killed_one_is_replace
     assert (told["REDIS_HOST"], told["REDIS_URL"]) == ("127.0.0.1", guarded.url)
     assert told["REDIS_PORT"] in guarded.url
     assert told["patched"]
+    assert told["argv"] == [file]  # as `python farm.py` has it
     guarded.redis.publish("task-L-control", "stop")
     guarded.wait_for_state("L", "STOPPED")
     assert parent.terminate() == 0

@@ -45,7 +45,7 @@ def find_app(where: str, path: str | None) -> PyTask | None:
     ConfigurationError where it raises, and where several apps are found or the one named is none.
     """
     place, name = split_name(where)
-    sys.path.insert(0, str(Path(path or place.parent).resolve()))
+    _begin(place, path)
     found = _apps(load_file(place))
     if name:
         if name not in found:
@@ -54,6 +54,12 @@ def find_app(where: str, path: str | None) -> PyTask | None:
     if len({id(app) for app in found.values()}) > 1:
         raise ConfigurationError(f"{place} holds {len(found)} apps: write FILE:NAME{_hint(place, found)}")
     return next(iter(found.values()), None)
+
+
+def _begin(place: Path, path: str | None) -> None:
+    """Let the file find what `python FILE` gives it: its own arguments, which are none, and modules beside it."""
+    sys.argv = [str(place)]
+    sys.path.insert(0, str(Path(path or place.parent).resolve()))
 
 
 def load_file(place: Path) -> ModuleType:
@@ -101,8 +107,7 @@ def _hint(place: Path, found: dict[str, PyTask]) -> str:
 def run_program(where: str, path: str | None) -> None:
     """Run the file as `python FILE` does, in this process. Raises ConfigurationError where it was no node."""
     place, _ = split_name(where)
-    sys.argv = [str(place)]
-    sys.path.insert(0, str(Path(path or place.parent).resolve()))
+    _begin(place, path)
     try:
         runpy.run_path(str(place), run_name="__main__")
     except SystemExit as end:
