@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import commands
 import nursery
 import pytest
 import redis
@@ -132,6 +133,19 @@ def app(server: Server) -> Iterator[PyTask]:
     made = PyTask(server.url)
     yield made
     made.close()
+
+
+@pytest.fixture
+def cli(server: Server) -> Callable[..., commands.Ran[str]]:
+    """Runs a command on the test's server; fails unless its exit status is `status`."""
+
+    def command(*arguments: str | bytes, status: int = 0, stdin: str = "") -> commands.Ran[str]:
+        ran = commands.run(*arguments, stdin=stdin, PYTASK_REDIS_URL=server.url)
+        assert ran.returncode == status, (ran.stdout, ran.stderr)
+        assert "Traceback" not in ran.stderr
+        return ran
+
+    return command
 
 
 class Events:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 import nursery
 import pytest
 import redis
+from commands import environment, run
 from conftest import Server, wait_until
 from terminal import Terminal
 
@@ -26,32 +26,8 @@ from pytask.cli.watching import Event, read_event
 from pytask.embedded import EmbeddedServer
 from pytask.options import OPTIONS
 
-Ran = subprocess.CompletedProcess
 NASTY = 'a\x1b[31mred\x07\x9b2J\r\n[bold]b[/bold]\u202e"{0}'
 NOWHERE = "redis://user:se%63ret@127.0.0.1:1/0"  # nobody listens on port 1
-
-
-def environment(**more: str) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTASK_") and k != "REDIS_URL"}
-    return {**kept, **more}
-
-
-def run(*arguments: str | bytes, stdin: str = "", cwd: Path | None = None, **environ: str) -> Ran[str]:
-    """A command to its end."""
-    return nursery.run(arguments, stdin=stdin, cwd=cwd, environ=environment(**environ))
-
-
-@pytest.fixture
-def cli(server: Server) -> Callable[..., Ran[str]]:
-    """Runs a command on the test's server; fails unless its exit status is `status`."""
-
-    def command(name: str, *arguments: str | bytes, status: int = 0, stdin: str = "") -> Ran[str]:
-        ran = run(name, "-u", server.url, *arguments, stdin=stdin)
-        assert ran.returncode == status, (ran.stdout, ran.stderr)
-        assert "Traceback" not in ran.stderr
-        return ran
-
-    return command
 
 
 class Watch:

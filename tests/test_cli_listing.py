@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 
 import pytest
+from commands import objects
 from conftest import wait_until
 from terminal import Terminal
-from test_cli import run
 
 from pytask.cli.tables import lines_of
-
-
-@pytest.fixture
-def cli(server):
-    def command(*arguments, status=0):
-        ran = run(*arguments, "-u", server.url)
-        assert ran.returncode == status, (ran.stdout, ran.stderr)
-        assert "Traceback" not in ran.stderr
-        return ran
-
-    return command
-
-
-def objects(ran):
-    return [json.loads(line) for line in ran.stdout.splitlines()]
 
 
 def test_list_shows_a_row_a_task_in_pages(cli, app, server):

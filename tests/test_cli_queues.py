@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
 
 import pytest
+from commands import objects
 from conftest import wait_until
 from terminal import Terminal
-from test_cli import run
 
 from pytask.cli.queues import table
 
 
 @pytest.fixture
-def cli(server):
-    def command(*arguments, status=0):
-        ran = run(*arguments, "-u", server.url)
-        assert ran.returncode == status, (ran.stdout, ran.stderr)
-        assert "Traceback" not in ran.stderr
-        return ran
-
-    return command
-
-
-@pytest.fixture
 def helpers(app):
     return app.helpers
-
-
-def objects(ran):
-    return [json.loads(line) for line in ran.stdout.splitlines()]
 
 
 def test_queues_lists_each_with_its_figures(cli, server, helpers):

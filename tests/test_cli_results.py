@@ -7,14 +7,13 @@ import subprocess
 import sys
 
 import pytest
+from commands import environment, run
 from conftest import wait_until
-from test_cli import NASTY, NOWHERE, cli, environment, run
+from test_cli import NASTY, NOWHERE
 from test_following import tell
 from test_results import end, success, wait_for_listener
 
 from pytask.node import outcome
-
-__all__ = ["cli"]
 
 
 @pytest.fixture

@@ -6,20 +6,8 @@ import json
 
 import pytest
 from conftest import wait_until
-from test_cli import run
 
 from pytask.cli.services import table
-
-
-@pytest.fixture
-def cli(server):
-    def command(*arguments, status=0):
-        ran = run(*arguments, "-u", server.url)
-        assert ran.returncode == status, (ran.stdout, ran.stderr)
-        assert "Traceback" not in ran.stderr
-        return ran
-
-    return command
 
 
 def test_a_service_is_added_shown_scaled_changed_reloaded_and_removed(cli, server, app, start_node):

@@ -7,28 +7,13 @@ import json
 import sys
 
 import pytest
+from commands import objects
 from conftest import wait_until
 from terminal import Terminal
-from test_cli import run
 
 from pytask import group
 
 SPEC = {"title": "T", "stages": [[{"task": "echo", "data": {"n": 1}}], [{"task": "noop", "name": "last"}]]}
-
-
-@pytest.fixture
-def cli(server):
-    def command(*arguments, status=0, stdin=""):
-        ran = run(*arguments, "-u", server.url, stdin=stdin)
-        assert ran.returncode == status, (ran.stdout, ran.stderr)
-        assert "Traceback" not in ran.stderr
-        return ran
-
-    return command
-
-
-def objects(ran):
-    return [json.loads(line) for line in ran.stdout.splitlines()]
 
 
 def test_a_workflow_is_started_out_of_a_file(cli, server, tmp_path):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from commands import run
 from conftest import wait_until
-from test_cli import run
 
 from pytask.errors import InvalidInputError, TaskStateError
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 from chaos.cluster import Cluster
+from commands import run
 from conftest import wait_until
-from test_cli import run
 
 from pytask import PyTask
 from pytask.errors import InvalidInputError, TaskStateError
