@@ -61,6 +61,14 @@ class Following:
                 break
         return told
 
+    def get_logs(self, task_id: Id) -> list[dict[str, Any]]:
+        """What a task has logged, as far as it is kept, the oldest line first.
+
+        Each line is a dict of `time` (epoch seconds), `level`, `logger` and `message`.
+        """
+        lines = [event.data for event in self.get_events(task_id) if event.event == "log"]
+        return [line for line in map(_read_line, lines) if line is not None]
+
     def follow_task(
         self, task_id: Id, *, replay: bool = True, timeout: float | None = None
     ) -> Iterator[TaskEvent]:
@@ -70,6 +78,16 @@ class Following:
         there is no record, or none any more.
         """
         return _Follower(self, wire.id_to_bytes(task_id), replay, Deadline(timeout)).run()
+
+
+def _read_line(data: Any) -> dict[str, Any] | None:
+    """A line out of the data of its event; None for what is none: any program may write to the stream."""
+    if not isinstance(data, dict) or not isinstance(data.get("message"), str):
+        return None
+    when = data.get("time")
+    told = when if isinstance(when, int | float) and not isinstance(when, bool) else None
+    texts = {name: value if isinstance(value := data.get(name), str) else "" for name in ("level", "logger")}
+    return {"time": told, **texts, "message": data["message"]}
 
 
 def read_progress(raw: bytes | None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 
 import pytest
@@ -78,3 +79,29 @@ def test_a_table_is_cut_to_the_terminal_and_never_for_a_pipe():
     rows = [("id", "what"), ("abc", "word")]
     assert list(lines_of(rows)) == list(lines_of(rows, 9)) == ["id   what", "abc  word"]
     assert list(lines_of(rows, 5)) == ["id", "  ...", "abc", "  ..."]
+
+
+def test_logs_shows_what_a_task_has_logged(cli, server, app):
+    lines = [
+        {"level": "INFO", "logger": "shop", "message": "one\nand a \x1b[1m half", "time": 1795287939.007},
+        {"level": "WARNING", "logger": "shop", "message": "two", "time": 1795287940},
+    ]
+    server.redis.hset("task-x", "task", "noop")
+    for line in lines:
+        server.redis.xadd("{task-x}:events", {"event": json.dumps({"event": "log", "data": line})})
+    for strange in ("5", '{"message": 5}', '{"level": "INFO"}'):
+        server.redis.xadd("{task-x}:events", {"event": f'{{"event": "log", "data": {strange}}}'})
+    server.redis.xadd("{task-x}:events", {"event": '{"event": "log", "data": {"message": "three", "time": "x"}}'})
+    first, rest, second, third = cli("logs", "x").stdout.splitlines()
+    assert first.endswith(".007 INFO     shop: one")
+    assert rest == "    and a \\x1b[1m half"
+    assert second.endswith(".000 WARNING  shop: two")
+    assert third == "--:--:--.---          : three"
+    bare = {"time": None, "level": "", "logger": "", "message": "three"}
+    assert objects(cli("logs", "x", "--json")) == app.helpers.get_logs("x") == [*lines, bare]
+
+
+def test_logs_of_a_task_that_is_not_there_are_an_error_and_of_one_that_said_nothing_none(cli, server):
+    assert "there is no task with the id 'x'" in cli("logs", "x", status=1).stderr
+    server.redis.hset("task-x", "task", "noop")
+    assert cli("logs", "x").stdout == ""

@@ -20,6 +20,7 @@ COMMANDS = {
     "demo": "pytask.cli.demo",
     "events": "pytask.cli.results",
     "list": "pytask.cli.listing",
+    "logs": "pytask.cli.logs",
     "namespace": "pytask.cli.namespaces",
     "namespaces": "pytask.cli.namespaces",
     "nodes": "pytask.cli.listing",

@@ -513,8 +513,8 @@ def test_the_commands_list_show_and_delete(deployment, taskue):
     assert {"id", "state", "title"} <= set(rows[0])
     assert uid in [row["id"] for row in rows]
     assert "Named" in deployment.run("task", "get", uid).stdout
-    assert re.search(r"- \[INFO\] - telling 0 words\n", deployment.run("task", "logs", uid).stdout)
-    assert json.loads(deployment.run("task", "logs", uid, "--json").stdout)["msg"] == "telling 0 words"
+    assert re.search(r"INFO +\S+: telling 0 words\n", deployment.run("task", "logs", uid).stdout)
+    assert json.loads(deployment.run("task", "logs", uid, "--json").stdout)["message"] == "telling 0 words"
     assert deployment.run("task", "delete", uid).stdout == f"{uid} removed\n"
     assert deployment.run("task", "logs", uid).returncode == deployment.run("task", "get", uid).returncode == 1
     assert workflow in deployment.run("workflow", "list", "--json").stdout

@@ -14,12 +14,10 @@ from typing import Any
 
 import click
 
-from pytask.cli import deleting, inspect, listing, namespaces, status_of, workflows
+from pytask.cli import deleting, inspect, listing, logs, namespaces, status_of, workflows
 from pytask.cli.connect import Where, json_option, takes_connection
 from pytask.cli.escape import escaped, json_line
 from pytask.cli.queues import helping
-from pytask.cli.screen import clock
-from pytask.compat.taskue.told import logs_of
 from pytask.errors import PyTaskError, TaskNotFoundError
 
 
@@ -67,24 +65,9 @@ def get_runner(name: str, where: Where, as_json: bool) -> None:
         click.echo(json_line({"uid": uid, **row}) if as_json else "\n".join(lines))
 
 
-@click.command(short_help="Show what a task logged.")
-@click.argument("uid")
-@takes_connection
-@json_option
-def logs(uid: str, where: Where, as_json: bool) -> None:
-    """Show what a task logged, the newest 200 lines."""
-    with helping(where) as helpers:
-        if helpers.get_state(uid) is None:
-            raise TaskNotFoundError(f"there is no task {uid!a}")
-        lines = logs_of(helpers, uid)
-    for line in lines:
-        words = f"{clock(line['timestamp'] or 0)} - [{line['level']}] - {line['msg']}"
-        click.echo(json_line(line) if as_json else escaped(words))
-
-
 GROUPS: dict[str, dict[str, Any]] = {
     "runner": {"start": start, "list": listing.nodes, "get": get_runner},
-    "task": {"list": listing.list_tasks, "get": inspect.show, "logs": logs, "delete": deleting.delete},
+    "task": {"list": listing.list_tasks, "get": inspect.show, "logs": logs.logs, "delete": deleting.delete},
     "workflow": {"list": workflows.workflows, "get": workflows.get, "delete": workflows.delete},
     "namespace": {"list": namespaces.namespaces, "delete": namespaces.delete},
 }

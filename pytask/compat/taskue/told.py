@@ -190,12 +190,8 @@ class Workflow:
 
 def logs_of(helpers: Any, uid: str) -> list[dict[str, Any]]:
     """What a task logged, as far as it is kept."""
-    lines = [event.data for event in helpers.get_events(uid) if event.event == "log"]
-    return [
-        {"timestamp": line.get("time"), "level": line.get("level"), "msg": line.get("message")}
-        for line in lines
-        if isinstance(line, dict)
-    ]
+    lines = helpers.get_logs(uid)
+    return [{"timestamp": line["time"], "level": line["level"], "msg": line["message"]} for line in lines]
 
 
 def _number(text: str) -> float | None:
