@@ -19,8 +19,9 @@ DEFAULT_QUEUE = ""
 DEFAULT_QUEUE_WORD = "default"
 """How people write the default queue."""
 
-RESERVED_PREFIXES = ("task-", "new-task", "end-task", "node-", "schedule-", "workflow-", "service-")
-"""No namespace begins so: its keys and channels would match patterns such as `task-*`."""
+_OTHERS = ("limit-", "unique-")
+RESERVED_PREFIXES = ("task-", "new-task", "end-task", "node-", "schedule-", "workflow-", "service-", *_OTHERS)
+"""No namespace begins so: its keys and channels would match patterns such as `task-*`, or be taken for others."""
 
 TASK_NAME = re.compile(r"[A-Za-z0-9_./:-]{1,200}")
 """What a `NAME` of a task looks like."""

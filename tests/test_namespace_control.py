@@ -66,6 +66,16 @@ def test_an_id_with_colons_is_in_no_namespace():
     assert find_owner(b"{task-shop:task-1}:events").namespace == ""
 
 
+@pytest.mark.parametrize(
+    "key",
+    ["unique-mail:task-" + "0" * 32, "{limit-max-mail:limit-x}:held", "unique-mail:unique-x-" + "0" * 32],
+)
+def test_a_name_of_a_task_with_colons_is_in_no_namespace(key):
+    """Locks and limits have the name of the task in their keys, before everything else."""
+    assert find_owner(key.encode()).namespace == ""
+    assert find_owner(key.encode()).row.pattern.removeprefix("{").startswith(("<ns>unique-", "<ns>limit-"))
+
+
 def test_namespaces_are_found_with_the_numbers_of_their_keys(helpers, server):
     assert helpers.find_namespaces() == {}
     fill(server.redis, "shop")
@@ -95,7 +105,7 @@ def test_deleting_removes_every_key_of_one_namespace_and_no_other_one(helpers, s
     assert helpers.delete_namespace("", force=True) == len(KEY_TABLE)
 
 
-@pytest.mark.parametrize("name", ["a b", "task-x", "x" * 65, "a:b", "*", None, 5])
+@pytest.mark.parametrize("name", ["a b", "task-x", "unique-a", "limit-a", "x" * 65, "a:b", "*", None, 5])
 def test_what_is_no_namespace_is_refused(helpers, name):
     with pytest.raises(InvalidInputError):
         helpers.delete_namespace(name)
