@@ -31,7 +31,8 @@ CRASH_LOOP = 5  # children in a row that died before they were nodes
 LOOK = 2.0  # seconds between two looks at the children, of whose deaths the system tells at once
 LEAST, SHORT = 0.01, 0.05
 READY_SECONDS = 30.0
-FINAL = (2, 3)  # statuses that say that another try does not help: usage, no Redis at the start
+NO_REDIS = 3
+FINAL = (2, NO_REDIS)  # statuses that say, while no child has been a node yet, that another try does not help
 PASSED_ON = (signal.SIGUSR1, signal.SIGTSTP, signal.SIGCONT)
 HEARD = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *PASSED_ON)
 
@@ -154,6 +155,7 @@ class Parent:
         self.failed_starts = 0  # children in a row that died before they were nodes
         self.not_before = 0.0
         self.worst = 0
+        self.has_worked = False  # a child has been a node
         self.is_to_end = False  # a signal to end has come, and perhaps was not acted upon yet
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 
@@ -224,15 +226,22 @@ class Parent:
             self.children.remove(child)
             status = child.status
             log.error("node process %d died (%s)", child.process.pid, _words(status or 0))
-            was_node = bool(child.nodes)
+            self._count(status, bool(child.nodes))
             self._reap(child)
-            if status in FINAL and not was_node:
-                self.worst = status or 0
-            self.failed_starts = 0 if was_node else self.failed_starts + 1
             sound = time.monotonic() - child.started > STABLE
             self.crashes = 0 if sound else self.crashes + 1
             delay = min(FIRST_DELAY * 2 ** max(self.crashes - 1, 0), LAST_DELAY)
             self.not_before = time.monotonic() + (0 if sound else delay)
+
+    def _count(self, status: int | None, was_node: bool) -> None:
+        """Is there sense in another try? Redis that was there once comes back: the other nodes wait for it too."""
+        self.has_worked = self.has_worked or was_node or any(child.nodes for child in self.children)
+        if status in FINAL and not self.has_worked:
+            self.worst = status or 0
+        if was_node or status == NO_REDIS:
+            self.failed_starts = 0
+        else:
+            self.failed_starts += 1
 
     def _reap(self, child: Child) -> None:
         for node in child.nodes:

@@ -157,3 +157,22 @@ def test_a_second_signal_ends_a_node_soon_though_redis_is_away(deployment, serve
     assert time.monotonic() - began < 18  # 25 s of grace, 12 s to stop and 20 s to send without it
     assert "pytask/cleanup failed" not in node.text()
     deployment.server.start()
+
+
+@pytest.mark.waits
+def test_a_node_that_dies_in_an_outage_is_replaced_after_it_and_the_others_go_on(deployment, server, start_node):
+    parent = start_node("-p", "2", connect_timeout="0.1")
+    pids = wait_until(lambda: len(found := pids_of_nodes(server)) == 2 and found, "two nodes")
+    victim, other = parent.children = sorted(pids)
+    deployment.server.kill()
+    os.kill(victim, signal.SIGKILL)
+    parent.wait_for_log("died (status 3)", 40)
+    deployment.server.start()
+    wait_until(lambda: len(pids_of_nodes(server) - {victim}) == 2, parent.text, 40)
+    parent.children += pids_of_nodes(server)
+    assert other in pids_of_nodes(server)
+    assert parent.terminate() == 0
+
+
+def pids_of_nodes(server: Server) -> set[int]:
+    return {int(label.split(b":")[1]) for label in server.redis.hkeys("{new-task}:nodes")}
