@@ -33,6 +33,7 @@ class NodeProcesses:
 
     def __init__(self, process: Forked) -> None:
         self._process = process
+        self._is_told = False  # to end: a second signal would skip the grace
 
     @property
     def pid(self) -> int:
@@ -48,8 +49,10 @@ class NodeProcesses:
         return self._process.wait(timeout)
 
     def stop(self, timeout: float | None = None) -> int | None:
-        """End them in order, as a signal does, and wait for that; as `wait`."""
-        self._process.send_signal(signal.SIGTERM)
+        """End them in order, as a signal does, and wait for that; as `wait`. A second call only waits."""
+        if not self._is_told:
+            self._is_told = True
+            self._process.send_signal(signal.SIGTERM)
         return self.wait(timeout)
 
 

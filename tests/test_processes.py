@@ -172,6 +172,19 @@ def test_nodes_that_are_stopped_while_they_start_have_ended_clean(server, start_
 
 
 @ON_ONE_SERVER
+def test_a_program_that_asks_twice_for_the_end_of_its_nodes_does_not_skip_their_grace(server, start_program):
+    program = start_program(
+        "nodes = app.start_processes(1)\n"
+        "handle = app.helpers.start_task('nap', seconds=3)\n"
+        "while handle.state() != 'RUNNING':\n"
+        "    sleep(0.01)\n"
+        "print(nodes.stop(0.5), nodes.stop(20), handle.state())\n"
+    )
+    assert program.wait(60) == 0
+    assert program.stdout.read() == "the program runs\nNone 0 SUCCESS\n"
+
+
+@ON_ONE_SERVER
 def test_a_thread_may_have_nodes_too(server, start_program):
     program = start_program(
         "import threading\n"
