@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
 from pytask import PyTask
+from pytask.cli.files import find_app
 from pytask.compat import taskkit
 from pytask.compat.taskkit import (
     NotFound,
@@ -244,6 +246,18 @@ def test_a_kit_needs_a_handler(handler):
 
 
 def test_a_kit_may_be_made_on_an_app():
-    app = PyTask(NOWHERE)
+    app = PyTask(NOWHERE, queues=["mail"])
     assert make_kit(app, Handler()).pytask_app() is app
     assert app.tasks["taskkit"].handler
+
+
+def test_a_file_with_a_kit_that_knows_no_group_yet_is_run_as_a_program(tmp_path):
+    """Its call of `start`, which stands below `if __name__ == "__main__"`, tells the groups of its nodes."""
+    file = tmp_path / "kitten.py"
+    file.write_text(
+        "from pytask.compat.taskkit import make_kit, TaskHandler\n"
+        "class Handler(TaskHandler):\n    def handle(self, task): ...\n"
+        f"kit = make_kit({NOWHERE!r}, Handler())\n"
+    )
+    assert find_app(str(file), None) is None
+    del sys.modules["kitten"]

@@ -15,7 +15,7 @@ from pytask.compat.taskkit.handling import NAME, TTL, HandledTask, TaskHandler, 
 from pytask.compat.taskkit.result import Result
 from pytask.compat.taskkit.schedules import ScheduleEntriesCompatMapping, label_of
 from pytask.errors import ConfigurationError, InvalidInputError
-from pytask.names import shown
+from pytask.names import DEFAULT_QUEUE, shown
 from pytask.zones import local_zone
 
 NO_SCHEDULES: ScheduleEntriesCompatMapping = {}
@@ -32,9 +32,9 @@ class Kit:
         self._declared: dict[str, list[str]] = {}  # names of schedules, by scheduler
         app.add_task(type("HandledTask", (HandledTask,), {"handler": handler, "__module__": __name__}))
 
-    def pytask_app(self) -> PyTask:
-        """The app, for `pytask orchestrate`."""
-        return self.app
+    def pytask_app(self) -> PyTask | None:
+        """The app, for `pytask orchestrate`; None while no group is told: the file is run then."""
+        return None if self.app.settings.queues == (DEFAULT_QUEUE,) else self.app
 
     def start(
         self,
