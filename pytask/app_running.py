@@ -8,14 +8,13 @@ import os
 import signal
 import sys
 import threading
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pytask import supervision
 from pytask.errors import ConfigurationError, StoreError
 from pytask.names import shown
-from pytask.patching import LATE, is_patched, patch_late
+from pytask.patching import is_patched, patch_late, warn_late
 from pytask.settings import Settings
 
 if TYPE_CHECKING:
@@ -142,7 +141,7 @@ class AppRunning:
         if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST:
             raise ConfigurationError(f"processes is a number from 1 to {MOST}, not {shown(count)}")
         if not is_patched():
-            warnings.warn(LATE, RuntimeWarning, stacklevel=4)
+            warn_late()
         if self.is_embedded:
             _ = self.url  # the server is that of this process
         _ = self.helpers
@@ -179,7 +178,7 @@ class AppRunning:
         self.disconnect()
         patch_late()
         self._lock = threading.RLock()
-        warnings.warn(LATE, RuntimeWarning, stacklevel=3)
+        warn_late()
 
     def run_node(
         self,

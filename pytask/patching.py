@@ -19,6 +19,14 @@ def is_patched() -> bool:
     return monkey is not None and bool(monkey.is_module_patched("socket"))
 
 
+def warn_late() -> None:
+    """Say that gevent patches late, and name the line of the program from which that comes."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("pytask."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(LATE, RuntimeWarning, stacklevel=level)
+
+
 def patch_late() -> None:
     """Patch now, and the functions too that modules have imported by name, such as `from time import sleep`.
 

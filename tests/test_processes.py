@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -182,6 +183,16 @@ def test_a_program_that_asks_twice_for_the_end_of_its_nodes_does_not_skip_their_
     )
     assert program.wait(60) == 0
     assert program.stdout.read() == "the program runs\nNone 0 SUCCESS\n"
+
+
+@ON_ONE_SERVER
+@pytest.mark.parametrize("call", ["app.start_processes(1)", "app.run(processes=1)", "engine.start_listening()"])
+def test_the_warning_about_late_patches_names_the_line_of_the_program(call, server, start_program, tmp_path):
+    engine = "from pytask.compat.taskit import TaskEngine\nengine = TaskEngine(['a'], redis=app.settings.redis)\n"
+    program = start_program(f"{engine}{call}  # here\n")
+    wait_until(lambda: "RuntimeWarning" in (log := (tmp_path / "program0.log").read_text()) and "# here" in log)
+    assert re.match(r".*/program0.py:\d+: RuntimeWarning", (tmp_path / "program0.log").read_text())
+    program.send_signal(signal.SIGTERM)
 
 
 @ON_ONE_SERVER
