@@ -50,9 +50,23 @@ class NodeProcesses:
     def stop(self, timeout: float | None = None) -> int | None:
         """End them in order, as a signal does, and wait for that; as `wait`. A second call only waits."""
         if not self._is_told:
-            self._is_told = True
-            self._process.send_signal(signal.SIGTERM)
+            self._tell_to_end()
         return self.wait(timeout)
+
+    def _tell_to_end(self) -> None:
+        self._is_told = True
+        self._process.send_signal(signal.SIGTERM)
+
+    def wait_at_exit(self, daemon: bool) -> None:
+        """At the end of the program, of whose terminal they know nothing. Ctrl-C ends them, as a signal does."""
+        has_to_tell = daemon and not self._is_told
+        while self.is_alive():
+            try:
+                if has_to_tell:
+                    self._tell_to_end()
+                self.wait()
+            except KeyboardInterrupt:
+                has_to_tell = True
 
 
 class AppRunning:
@@ -123,7 +137,7 @@ class AppRunning:
             self._lock
         ):  # the copy must not be made while another thread makes connections, or imports what that needs
             nodes = NodeProcesses(Forked(look_after))
-        atexit.register(nodes.stop if daemon else nodes.wait)
+        atexit.register(nodes.wait_at_exit, daemon)
         return nodes
 
     def _run_processes(self, count: int) -> int:

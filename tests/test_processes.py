@@ -196,6 +196,24 @@ def test_the_warning_about_late_patches_names_the_line_of_the_program(call, serv
 
 
 @ON_ONE_SERVER
+@pytest.mark.parametrize("how", ["daemon=True)\nsleep(1000)", "daemon=False)"])
+def test_ctrl_c_ends_the_nodes_that_a_program_waits_for_and_the_second_one_skips_the_grace(
+    how, server, app, start_program, tmp_path
+):
+    program = start_program(f"app.start_processes(1, {how}\n")
+    nodes = wait_for_nodes(server, 1)
+    handle = app.helpers.start_task("nap", seconds=600)
+    wait_until(lambda: handle.state() == "RUNNING", "it runs")
+    program.send_signal(signal.SIGINT)
+    wait_until(lambda: "takes no more tasks" in (tmp_path / "program0.log").read_text(), "they end")
+    assert all(map(is_alive, nodes))
+    program.send_signal(signal.SIGINT)
+    program.wait(20)
+    assert not any(map(is_alive, nodes))
+    assert handle.state() == "WAIT"
+
+
+@ON_ONE_SERVER
 def test_a_thread_may_have_nodes_too(server, start_program):
     program = start_program(
         "import threading\n"
