@@ -477,6 +477,16 @@ def test_a_module_that_is_not_there_is_told_at_the_start(name):
         TaskueRunner(auto_load_modules=[name]).load_modules()
 
 
+def test_a_runner_of_the_command_is_patched_before_anything_else_is_imported():
+    """What was imported before gevent patches is warned of: the answer is one line."""
+    command = [sys.executable, "-m", "pytask.compat.taskue", "runner", "start", "-m", "no_such_module"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 2
+    assert ran.stderr.splitlines() == [
+        "taskue: auto_load_modules: 'no_such_module' cannot be imported: No module named 'no_such_module'"
+    ]
+
+
 def test_modules_and_whole_paths_are_loaded():
     TaskueRunner(auto_load_modules=["time.sleep", "json", f"{WORK}.tell"]).load_modules()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pytask import settings
 from pytask.app import PyTask
-from pytask.compat.taskue import STEERING
+from pytask.compat.taskue.client import STEERING
 from pytask.errors import ConfigurationError
 from pytask.names import queue_name_of
 from pytask.tasks.call import allowing
