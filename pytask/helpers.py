@@ -205,11 +205,9 @@ class PyTaskHelpers(
         names = set(self.queues) if queue is None else {check_queue_name(queue)}
         if find and queue is None:
             names |= self.store.queues.find()
-        nodes = {node for name in names for node in self.store.membership(name).get_sequences()}
-        records = self.store.node_records.read(sorted(nodes))
         return {
-            node.decode(): {wire.to_str(k): wire.to_str(v) for k, v in record.items()}
-            for node, record in records.items()
+            wire.id_to_str(node): {wire.to_str(k): wire.to_str(v) for k, v in record.items()}
+            for node, record in self.store.inventory.get_nodes(sorted(names)).items()
         }
 
 

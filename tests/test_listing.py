@@ -204,3 +204,14 @@ def test_every_task_is_in_one_place_while_nodes_work_through_them(app, server, s
     rows = helpers.list_tasks(limit=1000)
     assert len(set(ids(rows))) == len(rows) == sum(expected.values())
     assert all(row["task"] and row["state"] and row["created"] < time.time() for row in rows)
+
+
+def test_nodes_are_listed_whatever_else_stands_where_nodes_do(server, helpers):
+    """A key of a wrong type, a record that is none, and a name that is no text hide no node."""
+    server.redis.set("{new-task:wrong}:nodes", "text")
+    server.redis.hset("{new-task:mail}:nodes", mapping={"N": "1", "-M": "1", b"\xff": "1", "R": "1"})
+    server.redis.hset("node-N", mapping={"pid": "5", b"\xff": b"\xff"})
+    server.redis.set("node-R", "text")
+    expected = {"M": {}, "N": {"pid": "5", "\\xff": "\\xff"}, "R": {}, "\udcff": {}}
+    assert helpers.get_nodes(find=True) == helpers.get_nodes("mail") == expected
+    assert helpers.get_nodes("wrong") == {}

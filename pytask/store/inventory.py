@@ -184,6 +184,15 @@ class Inventory:
                 names += decode_gate(row or b"").tasks
         return names
 
+    # Nodes.
+
+    def get_nodes(self, queues: Sequence[str]) -> dict[bytes, dict[bytes, bytes]]:
+        """Who serves any of these queues, and what each says of itself; empty where that cannot be read."""
+        named = self._pipeline([("HKEYS", self.keys.queue(queue).nodes) for queue in queues], 1)
+        nodes = sorted({node.removeprefix(b"-") for names in named for node in names or ()})
+        records = self._pipeline([("HGETALL", self.keys.node(node)) for node in nodes], 1)
+        return {node: as_dict(record or {}) for node, record in zip(nodes, records, strict=True)}
+
     # Records.
 
     def read(self, ids: Sequence[bytes], fields: Sequence[str]) -> list[list[bytes | None] | None]:
