@@ -384,6 +384,8 @@ def test_what_is_no_good_is_refused_before_anything_is_sent(deployment, taskue):
         ([], "stages is empty"),
         (task_of(time.sleep, 1, retries=-1), "retries"),
         (task_of(time.sleep, 1, timeout=-1), "timeout"),
+        (task_of(time.sleep, 1, tag=5), "tag"),
+        (task_of(time.sleep, 1, tag=0), "tag"),
         (task_of(time.sleep, object()), "JSON"),
         ([[good, task_of(time.sleep, 1, when="sometimes")]], "when"),
     ):

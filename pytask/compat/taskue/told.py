@@ -9,8 +9,8 @@ from typing import Any
 
 from pytask import states, wire
 from pytask.calling import path_of
-from pytask.errors import InvalidInputError
-from pytask.names import queue_label, queue_name_of
+from pytask.errors import InvalidInputError, SettingError
+from pytask.names import queue_label, queue_name_of, shown
 from pytask.workflow import ALWAYS, ON_FAILURE, ON_SUCCESS
 
 
@@ -102,7 +102,7 @@ class Task:
     def options(self) -> dict[str, Any]:
         """The options of its record. Where it has no title, lists show what it calls."""
         return {
-            "queue": queue_name_of(self.tag) if self.tag else "",
+            "queue": _queue_of(self.tag),
             "title": self.title or self.workload["function"],
             **({"timeout": self.timeout} if self.timeout else {}),
             **({"retries": self.retries, "retry_delay": 0} if self.retries else {}),
@@ -192,6 +192,13 @@ def logs_of(helpers: Any, uid: str) -> list[dict[str, Any]]:
     """What a task logged, as far as it is kept."""
     lines = helpers.get_logs(uid)
     return [{"timestamp": line["time"], "level": line["level"], "msg": line["message"]} for line in lines]
+
+
+def _queue_of(tag: object) -> str:
+    try:
+        return "" if tag is None else queue_name_of(tag)
+    except SettingError:
+        raise InvalidInputError(f"tag: a tag is text, not {shown(tag)}") from None
 
 
 def _number(text: str) -> float | None:
