@@ -544,6 +544,7 @@ def test_the_commands_list_show_and_delete(deployment, taskue):
     ("words", "status"),
     [
         (("--redis-host", "127.0.0.1", "--redis-port", "1", "task", "list"), 3),
+        (("--redis-host", "::1", "--redis-port", "1", "task", "list"), 3),
         (("--redis-port", "0", "task", "list"), 2),
         (("task", "list", "--limit", "0"), 2),
         (("task", "start"), 2),

@@ -80,7 +80,8 @@ GROUPS: dict[str, dict[str, Any]] = {
 def cli(context: click.Context, redis_host: str | None, redis_port: int | None) -> None:
     """Taskue's commands."""
     if redis_host is not None or redis_port is not None:
-        url = f"redis://{redis_host or 'localhost'}:{redis_port or 6379}"
+        host = redis_host or "localhost"
+        url = f"redis://{f'[{host}]' if ':' in host else host}:{redis_port or 6379}"
         context.default_map = {name: {key: {"url": url} for key in group} for name, group in GROUPS.items()}
 
 
