@@ -10,6 +10,7 @@ from conftest import wait_until
 
 from pytask import PyTask, chain, group, step
 from pytask.errors import TaskFailed, TaskGone, TaskStateError
+from pytask.store import workflows
 
 
 @pytest.fixture
@@ -326,6 +327,20 @@ def test_a_list_shows_the_newest_end_first_however_long_each_is_kept(app, server
     app.start_workflow([["noop"]], workflow_id="w5").wait(20)
     wait_until(lambda: server.redis.zscore("{workflows}:ended", "w3") is None, "what is over is forgotten")
     assert [row["id"] for row in app.helpers.list_workflows()] == ["w5", "w4", "w2", "w1"]
+
+
+def test_what_falls_off_the_end_of_the_list_is_counted_no_more(app, server, monkeypatch):
+    """It is not counted a second time, as forgotten, when its time is over."""
+    monkeypatch.setattr(workflows, "MOST_ENDED", 2)
+    store = app.helpers.store.workflows
+    for name in (b"w1", b"w2", b"w3", b"w4"):
+        server.redis.hset(b"task-" + name, mapping={"task": "pytask/workflow", "state": "SUCCESS"})
+        store.enter(name)
+        store.close(name)
+        store.let_expire(name, 0.001 if name == b"w2" else 100)
+    assert [row["id"] for row in app.helpers.list_workflows()] == ["w4", "w3"]
+    assert app.helpers.count_workflows() == 2
+    assert server.redis.zrange("{workflows}:until", 0, -1) == [b"w3", b"w4"]
 
 
 def test_a_workflow_of_an_app_without_the_default_queue_takes_its_steps_in_the_first_one(server, start_node):

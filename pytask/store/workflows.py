@@ -186,14 +186,11 @@ class Workflows:
 
     def close(self, workflow: bytes) -> None:
         """It has ended: lists show it so. Safe to repeat."""
-        ended = self.keys.workflows_ended
-        self.client.pipeline(
-            [
-                ("ZADD", ended, "NX", wire.encode_time(time.time()), workflow),
-                ("ZREM", self.keys.workflows, workflow),
-                ("ZREMRANGEBYRANK", ended, 0, -MOST_ENDED - 1),
-            ]
-        )
+        ended, until = self._ended_ones
+        now, oldest = wire.encode_time(time.time()), ("ZRANGE", ended, 0, -MOST_ENDED - 1)
+        put = (("ZADD", ended, "NX", now, workflow), ("ZREM", self.keys.workflows, workflow))
+        if surplus := list(self.client.pipeline([*put, oldest])[2]):
+            self.client.pipeline([("ZREM", key, *surplus) for key in (ended, until)])
 
     def cut_off(self, workflow: bytes) -> bool:
         """Let nobody take another step of it; False where its own last run has ended it. Safe to repeat."""
