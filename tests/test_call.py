@@ -34,7 +34,8 @@ def refused(path, prefixes=(OWN,)) -> str:
 
 
 def test_a_node_calls_what_its_setting_lets_in(server, start_node):
-    start_node(callable_prefixes=f"{OWN},time.sleep,math")
+    node = start_node(callable_prefixes=f"{OWN},time.sleep,math")
+    assert f", functions of {OWN}, functions of time.sleep, functions of math\n" in node.text()
     server.create("ok", "pytask/call", json.dumps({"function": f"{OWN}.process", "args": [1], "kwargs": {"c": 3}}))
     server.wait_for_state("ok", "SUCCESS")
     assert json.loads(server.field("ok", "output")) == [1, 2, [], {"c": 3}]

@@ -17,6 +17,7 @@ log = logging.getLogger("pytask.node")
 def banner_lines(node: Node, info: ServerInfo) -> list[str]:
     """The lines, without warnings."""
     names = sorted(name for name in node.state.classes if not name.startswith("pytask/"))
+    names += [f"functions of {prefix}" for prefix in node.settings.callable_prefixes]
     local = [run.task_class.NAME for run in node.local.all]
     settings = node.settings
     place = f"{info.name} {info.version} at {node.target.address}"
