@@ -243,16 +243,17 @@ class Conducting:
         if state not in states.CLOSED:
             if not force:
                 raise TaskStateError(f"the workflow {wire.shown(raw)} is {state}: stop it first, or force it")
-            self._end_by_force(raw)
+            self._end_workflow_by_force(raw)
         self.store.expiry.remove_workflow(raw)
         return True
 
-    def _end_by_force(self, raw: bytes) -> None:
+    def _end_workflow_by_force(self, raw: bytes) -> None:
         self.stop_task(raw)
         try:
             self.wait_for_workflow(raw, FORCED_WAIT)
         except TaskTimeout:  # no node lives, or a task does not stop: its run ends where its record is gone
-            return
+            at, queue = self.store.records.get_fields(raw, ("at", "queue"))
+            self.store.queues.take_out(self.store.keys.queue_of_record(at or b"", queue or b""), raw)
 
 
 class Conductor(Conducting):

@@ -40,12 +40,12 @@ class Deleting:
         if record[0] == NAME.encode():
             return bool(self.delete_workflow(task_id, force=force))
         self._check_workflow(raw, record[4] or b"", force)
+        queue = self.store.keys.queue_of_record(record[2] or b"", record[3] or b"")
         state = wire.to_str(record[1] or states.WAIT.encode())
         if state not in states.CLOSED:
             if not force:
                 raise TaskStateError(f"task {wire.shown(raw)} is {state}: stop it first, or force it")
-            self._end_by_force(raw)
-        queue = self.store.keys.queue_of_record(record[2] or b"", record[3] or b"")
+            self._end_task_by_force(queue, raw)
         self._wait_for_release(queue, raw)
         self.store.records.remove_each([raw])
         self.store.queues.forget_ended(queue, [raw])
@@ -71,10 +71,12 @@ class Deleting:
                 return
             time.sleep(RELEASE_POLL)
 
-    def _end_by_force(self, raw: bytes) -> None:
-        """Stop it and wait; what does not end finds out by itself that its record is gone."""
+    def _end_task_by_force(self, queue: str, raw: bytes) -> None:
+        """Stop it and wait. Where no node sees to that it waits no more; what runs finds its record gone."""
         self.stop_task(raw)
         try:
             self.get_result(raw, FORCED_WAIT)
-        except (TaskFailed, TaskTimeout, TaskGone):
+        except TaskTimeout:
+            self.store.queues.take_out(queue, raw)
+        except (TaskFailed, TaskGone):
             return

@@ -6,6 +6,7 @@ import pytest
 from commands import run
 from conftest import wait_until
 
+from pytask import conducting, deleting
 from pytask.errors import InvalidInputError, TaskStateError
 
 
@@ -52,6 +53,22 @@ def test_by_force_one_that_runs_or_waits_is_stopped_first(helpers, server, start
         events.wait_for(task_id, "stopped")
     wait_until(lambda: helpers.count_tasks() == 0)
     assert not server.redis.keys("*runs*")
+
+
+def test_by_force_what_waits_leaves_its_queue_where_no_node_lives(app, helpers, server, monkeypatch):
+    """Else a node would look for the record until it held the id for dead, and lists would show it."""
+    for module in (deleting, conducting):
+        monkeypatch.setattr(module, "FORCED_WAIT", 0.1)
+    helpers.start_task("noop", task_id="waits", queue="mail")
+    helpers.start_task("noop", task_id="due")
+    server.redis.lrem("new-task", 0, "due")
+    server.redis.zadd("{new-task}:due", {"due": 9e9})
+    app.start_workflow([["noop"]], workflow_id="w", queue="mail")
+    helpers.start_task("noop", task_id="other", queue="mail")
+    for task_id in ("waits", "due", "w"):
+        assert helpers.delete_task(task_id, force=True) is True
+    assert [row["id"] for row in helpers.list_tasks()] == ["other"]
+    assert helpers.count_tasks() == 1
 
 
 def test_a_task_of_a_workflow_that_goes_on_is_needed(app, helpers, server, start_node):

@@ -192,6 +192,11 @@ class Queues:
         """These have not ended any more: they were restarted."""
         self.client.execute("ZREM", self.keys.queue(queue).ended, *ids)
 
+    def take_out(self, queue: str, task_id: bytes) -> None:
+        """Let an id wait no more, in its turn or for a time: its record is about to go. Safe to repeat."""
+        k = self.keys.queue(queue)
+        self.client.pipeline([("LREM", k.key, 0, task_id), ("ZREM", k.due, task_id)])
+
     def count_ended(self, queue: str) -> int:
         """How many ended ids the queue remembers."""
         return int(self.client.execute("ZCARD", self.keys.queue(queue).ended))
