@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pytask import states, wire
+from pytask.checks import YEARS_10
 from pytask.keys import Keys
 from pytask.store.client import Client, as_dict
 
 CHUNK = 500  # rows a call
 MOST_ENDED = 10_000  # ended workflows that the list remembers
+UNSETTLED = 2 * YEARS_10  # seconds: how long one is kept of which Cleanup has not said how long it is
 FORGOTTEN = 1000  # that are taken off the lists at a time
 OPEN = "HELD"  # the state in the row of a task that has not ended
 STEPS = {"on_success": "s", "on_failure": "f", "always": "a"}
@@ -187,9 +189,14 @@ class Workflows:
     def close(self, workflow: bytes) -> None:
         """It has ended: lists show it so. Safe to repeat."""
         ended, until = self._ended_ones
-        now, oldest = wire.encode_time(time.time()), ("ZRANGE", ended, 0, -MOST_ENDED - 1)
-        put = (("ZADD", ended, "NX", now, workflow), ("ZREM", self.keys.workflows, workflow))
-        if surplus := list(self.client.pipeline([*put, oldest])[2]):
+        now = time.time()
+        commands = [
+            ("ZADD", ended, "NX", wire.encode_time(now), workflow),
+            ("ZADD", until, "NX", wire.encode_time(now + UNSETTLED), workflow),
+            ("ZREM", self.keys.workflows, workflow),
+            ("ZRANGE", ended, 0, -MOST_ENDED - 1),
+        ]
+        if surplus := list(self.client.pipeline(commands)[-1]):
             self.client.pipeline([("ZREM", key, *surplus) for key in (ended, until)])
 
     def cut_off(self, workflow: bytes) -> bool:
@@ -206,7 +213,7 @@ class Workflows:
         commands = [("PEXPIRE", key, max(int(seconds * 1000), 1)) for key in self.keys.workflow(workflow).all]
         self.client.pipeline(commands)
         now, until = time.time(), self.keys.workflows_until
-        self.client.execute("ZADD", until, wire.encode_time(now + seconds), workflow)
+        self.client.execute("ZADD", until, "XX", wire.encode_time(now + seconds), workflow)
         over = (until, "-inf", wire.encode_time(now), "BYSCORE", "LIMIT", 0, FORGOTTEN)
         if forgotten := list(self.client.execute("ZRANGE", *over)):
             self.client.pipeline([("ZREM", key, *forgotten) for key in (self.keys.workflows_ended, until)])
