@@ -126,7 +126,7 @@ class AppRunning:
         from pytask.forking import Forked
 
         self._prepare(count)
-        owner = os.getpid() if daemon else None
+        owner = os.getpid() if daemon or self.is_embedded else None  # whose server ends with it
 
         def look_after() -> int:
             self._lock = threading.RLock()

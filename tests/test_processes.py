@@ -301,6 +301,21 @@ def test_the_embedded_server_is_that_of_the_program(server, start_program):
 
 
 @ON_ONE_SERVER
+def test_nodes_end_with_the_program_whose_server_they_use_daemons_or_not(server, start_program, tmp_path):
+    program = start_program(
+        "app = PyTask('embedded')\n"
+        "app.add_task(where.task)\n"
+        "app.start_processes(1, daemon=False)\n"
+        "print(app.helpers.start_task('where').get(20) != os.getpid(), flush=True)\n"
+    )
+    assert program.stdout.readline() == "the program runs\n"
+    assert program.stdout.readline() == "True\n"
+    program.kill()
+    log = tmp_path / "program0.log"
+    wait_until(lambda: "the process that started the nodes is gone" in log.read_text(), log.read_text)
+
+
+@ON_ONE_SERVER
 def test_nodes_that_cannot_start_end_the_program_with_a_status(server, start_program, tmp_path):
     program = start_program("app = PyTask('redis://127.0.0.1:1', connect_timeout=0.1)\napp.run(processes=2)\n")
     assert program.wait(40) == 3
