@@ -16,7 +16,7 @@ Progress = Callable[[int, int], Any]
 
 
 class NamespaceControl:
-    """The helpers for namespaces. They look at every key of the servers: a second for each few million."""
+    """The helpers for namespaces. They look at every key of the servers: some seconds for each million."""
 
     store: Store
 

@@ -58,7 +58,7 @@ class QueueControl:
         Each is a dict of `waiting`, `running`, `due`, `dead`, `purging` (numbers of ids), `nodes` (how many serve
         it), `paused` (since when, epoch seconds; 0 where nobody knows; None where it is not) and `ended` (how many
         so far, by state); with a key of a wrong type, of `error` alone. `find` looks for queues that this app does
-        not name, among all keys of the servers: a second for each few million.
+        not name, among all keys of the servers: about a second for each million.
         """
         names = {*self.queues, *(self.store.queues.find() if find else ())}
         return {queue_label(name): self._figures(name) for name in sorted(names)}

@@ -19,7 +19,7 @@ COLUMNS = ("keys", "tasks", "nodes")
 def namespaces(where: Where, as_json: bool) -> None:
     """List the namespaces of which there is any key: how many keys, records of tasks, and nodes each has.
 
-    Looks at every key of the servers: a second for each few million.
+    Looks at every key of the servers: some seconds for each million.
 
     Exit status: 0, 2 usage, 3 no Redis.
     """
