@@ -33,6 +33,7 @@ from pytask.compat.taskue import (
 from pytask.compat.taskue.runner import TaskueRunner, queues_of
 from pytask.embedded import EmbeddedServer
 from pytask.errors import ConfigurationError, InvalidInputError, TaskStateError
+from pytask.names import queue_name_of
 
 TESTS = Path(__file__).parent.parent
 WORK = "compat.taskue_work"
@@ -470,6 +471,9 @@ def test_a_runner_is_an_app_with_one_task_at_a_time(monkeypatch):
     assert (settings.concurrency, settings.namespace) == (1, "shop")
     assert settings.callable_prefixes == ("time.sleep", "json")
     assert settings.node_name.startswith("my-runner-")
+    runner = TaskueRunner(queues="images", auto_load_modules="json")
+    assert runner.pytask_app().settings.queues.text == "images,default,taskue.workflows"
+    assert runner.modules == ["json"]
     assert TaskueRunner(timeout=5).pytask_app().known_tasks["pytask/call"].timeout == 5
 
 
@@ -536,6 +540,10 @@ def test_the_commands_list_show_and_delete(deployment, taskue):
     shown = deployment.run("runner", "get", "first")
     assert re.search(r"^queues +images,Grosse-XL-\w+,default,taskue.workflows$", shown.stdout, re.M)
     assert deployment.run("runner", "get", "nobody").returncode == 1
+    node = f"{queue_name_of('my runner')}:1:abc"
+    deployment.redis.hset("{new-task:old}:nodes", node, 1)
+    assert deployment.run("runner", "get", "my runner").stdout.split() == ["uid", node]
+    deployment.redis.delete("{new-task:old}:nodes")
     assert json.loads(deployment.run("namespace", "list", "--json").stdout.splitlines()[0])["namespace"] == ""
     assert deployment.run("namespace", "delete", "nosuch", "--yes").stdout == "0 keys are gone\n"
 

@@ -19,6 +19,7 @@ from pytask.cli.connect import Where, json_option, takes_connection
 from pytask.cli.escape import escaped, json_line
 from pytask.cli.queues import helping
 from pytask.errors import PyTaskError, TaskNotFoundError
+from pytask.names import queue_name_of
 
 
 @click.command(short_help="Run tasks, one at a time, until SIGTERM or Ctrl-C.")
@@ -54,10 +55,10 @@ def start(
 @json_option
 def get_runner(name: str, where: Where, as_json: bool) -> None:
     """Show the runners with a name, or with an id."""
+    wanted = {name, queue_name_of(name)}  # a runner of any name has one that fits an id
     with helping(where) as helpers:
-        rows = {
-            uid: row for uid, row in helpers.get_nodes(find=True).items() if name in (uid, uid.partition(":")[0])
-        }
+        nodes = helpers.get_nodes(find=True)
+    rows = {uid: row for uid, row in nodes.items() if wanted & {uid, uid.partition(":")[0]}}
     if not rows:
         raise TaskNotFoundError(f"there is no runner {name!a}")
     for uid, row in rows.items():

@@ -29,22 +29,22 @@ class TaskueRunner:
         self,
         name: str | None = None,
         namespace: str | None = None,
-        queues: Sequence[str] | None = None,
+        queues: Sequence[str] | str | None = None,
         timeout: float | None = TIMEOUT,
         run_untagged_tasks: bool = True,
-        auto_load_modules: Sequence[str] | None = None,
+        auto_load_modules: Sequence[str] | str | None = None,
         redis_conn: Any = None,
         path: str | None = None,
     ) -> None:
         if path is not None:
             sys.path.insert(0, path)
-        self.modules = list(auto_load_modules or ())
+        self.modules = _list_of(auto_load_modules)
         prefixes = list(dict.fromkeys([*settings.load().callable_prefixes, *self.modules]))
         self._app = PyTask(
             redis_conn,
             namespace=namespace,
             node_name=queue_name_of(name) if name else None,
-            queues=queues_of(queues or (), untagged=run_untagged_tasks),
+            queues=queues_of(_list_of(queues), untagged=run_untagged_tasks),
             concurrency=1,
             callable_prefixes=prefixes,
         )
@@ -78,3 +78,8 @@ def queues_of(tags: Sequence[str], *, untagged: bool = True) -> list[str]:
     """The queues of tags, the default one beside them, and the one in which workflows take their steps."""
     named = [queue_name_of(tag) for tag in tags]
     return list(dict.fromkeys([*named, *([""] if untagged or not named else []), STEERING]))
+
+
+def _list_of(words: Sequence[str] | str | None) -> list[str]:
+    """Some words; one alone needs no list."""
+    return [words] if isinstance(words, str) else list(words or ())
