@@ -162,7 +162,7 @@ class Parent:
     def run(self) -> int:
         """The exit status: 0 where every child ended clean. In the main thread, which takes the signals."""
         previous = {number: signal.signal(number, self._note) for number in HEARD}
-        log.info("%d nodes are started, each a process", self.count)
+        log.info("%s started, each a process", "1 node is" if self.count == 1 else f"{self.count} nodes are")
         try:
             return self._look_after()
         finally:

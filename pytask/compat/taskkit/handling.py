@@ -89,8 +89,10 @@ class HandledTask(core.Task):
 
     def get_retry_interval(self, exception: BaseException) -> float | None:
         """What the handler says; where it raises, what taskkit does then: wait a second longer each time."""
+        if not isinstance(exception, Exception):  # SystemExit, say: handlers are promised others
+            return None
         try:
-            return self.handler.get_retry_interval(self.seen, exception)  # type: ignore[arg-type]
+            return self.handler.get_retry_interval(self.seen, exception)
         except DiscardTask as error:
             raise self.Discard(str(error) or DROPPED) from None
         except Exception:
