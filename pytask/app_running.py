@@ -133,9 +133,8 @@ class AppRunning:
             _ensure_logging()
             return self._make_parent(count, owner).run()
 
-        with (
-            self._lock
-        ):  # the copy must not be made while another thread makes connections, or imports what that needs
+        # No copy is made while another thread makes connections, or imports what that needs.
+        with self._lock:
             nodes = NodeProcesses(Forked(look_after))
         atexit.register(nodes.wait_at_exit, daemon)
         return nodes
