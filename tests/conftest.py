@@ -45,6 +45,11 @@ def wait_until(
         time.sleep(0.01)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes begins first, so that nobody waits for it alone at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 def kinds() -> list[str]:
     """The servers that tests run on; PYTASK_TEST_SERVERS chooses others."""
     found = ["valkey"]

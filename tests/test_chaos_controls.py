@@ -103,6 +103,7 @@ def test_the_story_ends_well(control):
     assert not verdict.problems, verdict.text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("control", STORIES)
 def test_the_checker_notices_that_a_safeguard_is_off(control):
     for _ in range(TRIES):

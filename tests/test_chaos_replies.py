@@ -159,7 +159,8 @@ class Tour(Rig):
 
 
 @pytest.mark.waits
-@pytest.mark.parametrize("how", [CLOSE, SILENCE])
+@pytest.mark.long
+@pytest.mark.parametrize("how", [SILENCE, CLOSE])
 @pytest.mark.parametrize("round", range(ROUNDS))
 def test_the_reply_of_every_script_is_lost_once(how, round):
     with Tour(how) as tour:
