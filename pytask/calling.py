@@ -6,11 +6,10 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytask.errors import InvalidInputError, PyTaskError
-from pytask.names import shown
+from pytask.names import importable_name, shown
 
 if TYPE_CHECKING:
     from pytask.task import AnyTask
@@ -79,7 +78,7 @@ def path_of(function: object) -> str:
     bare: Any = getattr(function, "function", function)  # that of a task which was made of it
     if flaw := _flaw(bare):
         raise InvalidInputError(f"{shown(function)} {flaw}: a function is named by its path, in its module")
-    return _checked(_original(bare) or f"{_importable(bare.__module__)}.{bare.__name__}")
+    return _checked(_original(bare) or f"{importable_name(bare.__module__)}.{bare.__name__}")
 
 
 def _flaw(function: Any) -> str | None:
@@ -107,14 +106,6 @@ def _flaw(function: Any) -> str | None:
     if function is not found and function is not getattr(found, "function", None):
         return f"is not what {function.__module__} calls {name}"
     return None
-
-
-def _importable(module: str) -> str:
-    if module != "__main__":
-        return module
-    main = sys.modules[module]
-    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-    return spec.name if spec else Path(file).stem if file else module
 
 
 def _original(function: Any) -> str:

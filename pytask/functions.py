@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 import typing
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 
 from pytask.context import current
 from pytask.errors import InvalidInputError, TaskDefinitionError
 from pytask.handle import TaskHandle
-from pytask.names import shown
+from pytask.names import importable_name, shown
 from pytask.options import OF_CLASSES, OPTIONS, suggestion
 from pytask.task import Task
 
@@ -153,12 +151,7 @@ def _check_function(label: str, function: Any) -> None:
 
 def default_name(function: Callable[..., Any]) -> str:
     """`module.function`; a program that is run by its file counts under the name by which others import it."""
-    module = function.__module__
-    if module == "__main__":
-        main = sys.modules["__main__"]
-        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-        module = spec.name if spec else Path(file).stem if file else module
-    name = f"{module}.{function.__name__}"
+    name = f"{importable_name(function.__module__)}.{function.__name__}"
     if "<" in name:
         raise TaskDefinitionError(f"function {name} has no name of its own: say task(name='...')")
     return name

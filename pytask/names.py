@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 from pytask.errors import SettingError
@@ -130,6 +132,15 @@ def read_list(value: object) -> list[Any] | None:
         return None
     items = [item.strip(" ") for item in value.split(",")] if value.strip(" ") else []
     return items if all(items) else None
+
+
+def importable_name(module: str) -> str:
+    """The name by which others import a module: that of its file, where it is run as the program."""
+    if module != "__main__":
+        return module
+    main = sys.modules[module]
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    return spec.name if spec else Path(file).stem if file else module
 
 
 def _is_dotted(path: str) -> bool:
