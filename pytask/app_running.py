@@ -109,7 +109,9 @@ class AppRunning:
         if processes is not None and not supervision.is_looked_after():
             status = self._run_processes(processes)
         else:
-            self._patch_late()
+            if not is_patched():
+                self._patch_late()
+                warn_late()
             _ensure_logging()
             status = self.run_node(*_looked_after())
         if status:
@@ -172,8 +174,7 @@ class AppRunning:
             self._embedded = None
         self.disconnect()
         if not is_patched():
-            patch_late()
-            self._lock = threading.RLock()
+            self._patch_late()
         return self.run_node(*_looked_after(), may_start_anew=False)
 
     def reap_node(self, label: str) -> None:
@@ -186,12 +187,9 @@ class AppRunning:
                 log.warning("the tasks of node %s wait for a Monitor: %s", label, error)
 
     def _patch_late(self) -> None:
-        if is_patched():
-            return
         self.disconnect()
         patch_late()
         self._lock = threading.RLock()
-        warn_late()
 
     def run_node(
         self,
