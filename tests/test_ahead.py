@@ -44,8 +44,12 @@ def test_what_was_begun_ahead_goes_back_unharmed_where_those_before_it_go_on_for
     states = [server.state(task_id) for task_id in long]
     assert sum(state == "RUNNING" for state in states) == PLACES
     assert {state for state in states if state != "RUNNING"} <= {None, "WAIT"}, "none of them was lost"
-    started = [task_id for task_id in long if server.redis.llen(f"runs:{task_id}")]
-    assert len(started) == PLACES
+
+    def started():
+        return [task_id for task_id in long if server.redis.llen(f"runs:{task_id}")]
+
+    wait_until(lambda: len(started()) >= PLACES, "as many as there are places have reached their start()")
+    assert len(started()) == PLACES
     start_node("--concurrency", "50")
     wait_until(lambda: all(server.redis.llen(f"runs:{task_id}") == 1 for task_id in long), "another node has room")
 
