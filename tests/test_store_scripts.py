@@ -492,6 +492,18 @@ def test_a_name_that_stays_unknown_is_over_after_the_wait(task):
 
 
 @pytest.mark.parametrize(
+    ("control", "given", "told"),
+    [("stop", b"", b"stop"), ("stop", b"stop", b""), ("", b"", b""), ("reload", b"", b""), ("", b"stop", b"")],
+)
+def test_what_is_held_with_a_stop_that_its_run_has_not_seen_is_told_so(task, control, given, told):
+    task.has(**OURS, control=control)
+    assert task.finish("HELD", due=given) == [b"ok", b"HELD", told]
+    assert task.finish("HELD", due=given) == [b"again", b"HELD", told]
+    assert task["state"] == "HELD"
+    assert task["due"] is None
+
+
+@pytest.mark.parametrize(
     ("due", "told"), [("inf", b"1000000000000.000000"), ("x" * 999, b"0"), ("-1", b"0.000000")]
 )
 def test_a_second_call_tells_a_due_that_can_be_used_whatever_stands_in_the_record(task, due, told):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -347,6 +349,25 @@ def test_a_step_that_comes_late_leaves_nothing_of_a_removed_workflow(store, serv
     assert store.workflows.note(b"W", made=1) is False
     store.workflows.forget_check(b"W")
     assert server.redis.keys("*") == []
+
+
+def test_a_stop_that_comes_when_its_run_is_about_to_end_is_obeyed(app, start_node, server, tmp_path, monkeypatch):
+    """Whoever asks finds it RUNNING and leaves the rest to its node, which hears the message when the run is gone."""
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
+    (tmp_path / "late.py").write_text(
+        "from nodeapp import app\n"
+        "from pytask import points\n"
+        "def reach(name):\n"
+        "    if name == 'before-finish':\n"
+        "        app.redis.hset('task-W', 'control', 'stop')\n"
+        "points.reach = reach\n"
+    )
+    start_node("--path", str(tmp_path), app="late:app")
+    handle = app.start_workflow([[("sleep", {"seconds": 600})], ["noop"]], workflow_id="W")
+    assert handle.wait(20) == "STOPPED"
+    assert states_of(handle) == {"0": "STOPPED", "1": "SKIPPED"}
+    server.wait_until_idle()
+    assert int(server.field("W", "attempt")) <= 5, "it is not pushed for ever"
 
 
 def test_a_workflow_that_was_stopped_restarted_and_stopped_again_is_stopped(app, node, server):

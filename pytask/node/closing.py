@@ -73,7 +73,7 @@ class Closing(Outbox):
         self.add(self._parks, run, due)
 
     def send_elsewhere(self, run: Run, key: bytes) -> None:
-        """Another queue's claim runs it: hand the push over, then give the claim up."""
+        """Push it, to the queue whose claim runs it or to its own, then give the claim up."""
         self.add(self._elsewhere, run, key)
 
     def gone(self, run: Run) -> None:
@@ -90,6 +90,8 @@ class Closing(Outbox):
             self.add(self._leaves, run, (state, due))
         elif run.workflow and state in states.CLOSED_RAW:
             self.add(self._steps, run, state)
+        elif state == HELD and due == b"stop":
+            self.send_elsewhere(run, run.queue.key)
         elif state == HELD:
             self.release(run, "none")
         elif state in ENDED:

@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
     output: bytes
     event: bytes
     error: BaseException | None = None
-    due: bytes = b""  # of RETRY: `+` and seconds
+    due: bytes = b""  # of RETRY: `+` and seconds; of HELD: `stop` where it has obeyed one
 
     @property
     def size(self) -> int:
@@ -50,9 +50,8 @@ def make_outcome(state: str, output: bytes, data: bytes, error: BaseException | 
 DONE = make_outcome(states.SUCCESS, b"null", b"null")
 PUT_BACK = make_outcome(states.WAIT, b"", b"null")
 STOPPED = make_outcome(states.STOPPED, b"", b"null")
-
-
-LEFT = {state: make_outcome(state, b"", b"null") for state in (states.HELD, states.STOPPED)}
+HELD = make_outcome(states.HELD, b"", b"null")
+HELD_TO_STOP = HELD._replace(due=b"stop")  # a stop has been obeyed
 
 CUT_SHORT_TEXT = "its node ended while it ran, and it may start only once (rescheduling is false)"
 CUT_SHORT = make_outcome(states.LOST, CUT_SHORT_TEXT.encode(), wire.encode_json(CUT_SHORT_TEXT))
@@ -72,7 +71,7 @@ def success(value: Any, limit: int) -> Outcome:
 def judge(error: BaseException) -> Outcome:
     """The outcome of a task that raised."""
     if isinstance(error, Leave):
-        return LEFT[error.state]
+        return STOPPED if error.state == states.STOPPED else HELD_TO_STOP if error.stops else HELD
     if isinstance(error, Task.Error | BadInput | Task.Retry):
         return failure(states.ERROR, text_of(error), error)
     if isinstance(error, Task.Discard):

@@ -73,7 +73,8 @@ class Workflow(Task):
         self.patient.store = self.store
         self.flows = self.store.workflows
         self.raw_id = wire.id_to_bytes(self.id)
-        self.stops = False
+        self.stops = False  # seen in this run
+        self.obeyed = False  # all tasks that were open have been told
 
     def start(self) -> Any:
         """Do what is to be done now. Returns at the end of the workflow, else raises Leave."""
@@ -216,6 +217,7 @@ class Workflow(Task):
         elif not self.stops and b"stops" in record:
             # it was restarted meanwhile: another stop is to be obeyed as the first one
             self.flows.forget_stop(self.raw_id)
+        self.obeyed = self.stops
         if b"check" in record:
             self._compare()
         while opened := self.flows.get_ready(self.raw_id, MOST_GATES):
@@ -321,7 +323,7 @@ class Workflow(Task):
         if b"laid" not in record:
             raise self.Error(REMOVED)
         if record.get(b"done") != record.get(b"total"):
-            raise Leave(states.HELD)
+            raise Leave(states.HELD, stops=self.obeyed)
         if self.attempt == 1:  # the first run never ends it: one with a record of its end was restarted
             self.store.queues.push(self.store.keys.queue_of_record(b"", record.get(b"queue", b"")), [self.raw_id])
             raise Leave(states.HELD)

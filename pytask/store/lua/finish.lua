@@ -1,9 +1,11 @@
 -- finish: write the outcome of a run into its record, once, and tell those who listen.
 -- KEYS  task, ...; where events are kept each with its stream behind it: task, events, ...   (all in one slot on a cluster)
 -- ARGV  1 node, 2 key of the queue, 3 how many events a stream keeps, 0 for none, 4 how long (ms) it stays without a new one,
---       then for each task: fence, state, output, due (of RETRY: epoch seconds, or `+` and seconds from now; else ''), event (JSON)
+--       then for each task: fence, state, output, due (of RETRY: epoch seconds, or `+` and seconds from now; of HELD: `stop`
+--       where the run has obeyed a stop; else ''), event (JSON)
 -- Returns for each: {'gone'} the record is no more; {'fenced'} a newer run owns it; {'ok' | 'again' | 'restarted', state, due};
--- 'ok' alone where the state is the one that was given and there is no due.
+-- 'ok' alone where the state is the one that was given and there is no due. With HELD, due is `stop` where a stop came that
+-- the run has not seen: whoever asked found it RUNNING, and left it to this node to push it.
 -- A second run with the same fence answers `again` and changes nothing.
 local node, queue, keep, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local time = redis.call('TIME')
@@ -35,7 +37,10 @@ local function finish(key, stream, fence, given, output, due, event)
   local h = redis.pcall('HMGET', key, 'state', 'fence', 'closed', 'node', 'control', 'at', 'unknown', 'suspect', 'service')
   if h.err or (not h[2] and redis.call('EXISTS', key) == 0) then return {'gone'} end
   if h[2] ~= fence or h[4] ~= node or h[6] ~= queue then return {'fenced'} end
-  if h[3] == fence then return {'again', h[1] or 'WAIT', when(redis.call('HGET', key, 'due'))} end
+  if given == 'HELD' then due = h[5] == 'stop' and due ~= 'stop' and 'stop' or '' end
+  if h[3] == fence then
+    return {'again', h[1] or 'WAIT', h[1] == 'HELD' and due or when(redis.call('HGET', key, 'due'))}
+  end
   -- it ended, and its node did not: no death counts against it any more
   if h[8] and state ~= 'WAIT' then redis.call('HDEL', key, 'suspect') end
   if (state == 'RETRY' or state == 'WAIT') and h[5] == 'stop' then
