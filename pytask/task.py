@@ -79,7 +79,8 @@ class TaskContext(Protocol):
 class Leave(Exception):
     """A task that steers others ends its run with it: HELD until it is pushed again, or STOPPED.
 
-    `stops`: it has told the others to stop; where it has not, and a stop comes at the last moment, it is pushed again.
+    `stops`: it has told the others to stop. Where it has not, and a stop comes at the last moment, it is pushed
+    again.
     Not for tasks of users: nobody pushes what is HELD but the node that ends one of the others.
     """
 

@@ -352,7 +352,7 @@ def test_a_step_that_comes_late_leaves_nothing_of_a_removed_workflow(store, serv
 
 
 def test_a_stop_that_comes_when_its_run_is_about_to_end_is_obeyed(app, start_node, server, tmp_path, monkeypatch):
-    """Whoever asks finds it RUNNING and leaves the rest to its node, which hears the message when the run is gone."""
+    """Whoever asks finds it RUNNING, and its node hears the message when the run is gone."""
     monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
     (tmp_path / "late.py").write_text(
         "from nodeapp import app\n"
