@@ -692,6 +692,134 @@ def test_a_worker_of_such_a_queue_has_no_app_and_ends_at_a_signal(project, tmp_p
     assert log.read_text().count("done") == 2
 
 
+LENDING_WORKER = """\
+import os, time
+from pathlib import Path
+from queue_in_file import FileQueue
+from pytask.compat.task_framework import Task, TaskRegistry, TaskWorker
+
+FileQueue.lease = 0.6
+
+class Slow(Task):
+    def run(self):
+        with open("begun", "a") as file:
+            file.write(f"{os.getpid()}\\n")
+        while not Path("go").exists():
+            time.sleep(0.01)
+        return "done"
+
+registry = TaskRegistry()
+registry.register("slow", Slow)
+
+if __name__ == "__main__":
+    TaskWorker(FileQueue("queue.db"), registry, max_retries=1, worker_id=str(os.getpid())).run()
+"""
+
+
+@pytest.fixture
+def lending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Starts workers of the page's queue in a file; this process enqueues there."""
+    (text,) = re.findall(r"^# lending/queue_in_file\.py\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
+    (tmp_path / "queue_in_file.py").write_text(text)
+    (tmp_path / "worker.py").write_text(LENDING_WORKER)
+    monkeypatch.syspath_prepend(tmp_path)
+    TaskFramework.setup(task_queue=import_module("queue_in_file").FileQueue(tmp_path / "queue.db"))
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen([sys.executable, "worker.py"], cwd=tmp_path))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+    del sys.modules["queue_in_file"]
+
+
+def pids_of(tmp_path: Path) -> list[int]:
+    file = tmp_path / "begun"
+    return [int(line) for line in file.read_text().split()] if file.exists() else []
+
+
+def test_a_message_that_is_lent_survives_the_death_of_its_worker(lending, tmp_path):
+    queue = Task._task_queue
+    first, task_id = lending(), "lent"
+    queue.update_message(task_id, ResultMessage(task_id=task_id, task_name="slow"))
+    queue.enqueue(TaskMessage(task_id=task_id, task_name="slow"))
+    wait_until(lambda: pids_of(tmp_path) == [first.pid])
+    second = lending()
+    lent_until = queue.sql("SELECT not_before FROM waiting")[0][0]
+    wait_until(lambda: queue.sql("SELECT not_before FROM waiting")[0][0] > lent_until + 3 * 0.6)
+    assert pids_of(tmp_path) == [first.pid]  # its lease is extended as long as its worker lives
+    first.kill()
+    wait_until(lambda: pids_of(tmp_path) == [first.pid, second.pid])
+    (tmp_path / "go").touch()
+    wait_until(lambda: queue.get_message(task_id).status is TaskStatus.COMPLETED)
+    message = queue.get_message(task_id)
+    assert (message.result, message.retry_count, message.worker_id) == ("done", 1, str(second.pid))
+    wait_until(lambda: queue.sql("SELECT count(*) FROM waiting") == [(0,)])
+
+
+def test_a_message_that_kills_its_workers_fails_in_the_end(lending, tmp_path):
+    queue = Task._task_queue
+    queue.enqueue(TaskMessage(task_id="deadly", task_name="slow"))
+    for deaths in (1, 2):
+        process = lending()
+        wait_until(lambda count=deaths: len(pids_of(tmp_path)) == count)
+        process.kill()
+        process.wait()
+    lending()
+    wait_until(lambda: queue.get_message("deadly").status is TaskStatus.FAILED)
+    assert "died while it ran, and its retries are used up" in queue.get_message("deadly").error
+    wait_until(lambda: queue.sql("SELECT count(*) FROM waiting") == [(0,)])
+    assert len(pids_of(tmp_path)) == 2
+
+
+class Lent(Told):
+    """Lends its messages, and fails to extend them at first."""
+
+    lease = 0.03
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extended = 0
+        self.acknowledged: list[str] = []
+
+    def extend(self, _message: TaskMessage) -> None:
+        self.extended += 1
+        if self.extended == 1:
+            raise OSError("the broker is away")
+
+    def acknowledge(self, message: TaskMessage) -> None:
+        self.acknowledged.append(message.task_id)
+
+
+def test_what_has_ended_is_acknowledged_and_not_run_again_where_its_worker_died_in_between():
+    queue = Lent()
+    message = TaskMessage(task_id="1", task_name="adds", params={"left": 1})
+    end = ResultMessage(task_id="1", task_name="adds", status=TaskStatus.COMPLETED, result=2)
+    queue.update_message("1", end)
+    queue.enqueue(message)
+    with working(queue):
+        wait_until(lambda: queue.acknowledged == ["1"])
+    assert queue.told["1"] == ["completed"]
+
+
+def test_a_lease_is_extended_again_where_that_failed_once(caplog):
+    queue = Lent()
+    Waits.go.clear()
+    with working(queue):
+        task = Waits()
+        task_id = task.enqueue()
+        wait_until(lambda: queue.extended > 2)
+        assert queue.acknowledged == []
+        Waits.go.set()
+        assert task.get_result(20).status is TaskStatus.COMPLETED
+        wait_until(lambda: queue.acknowledged == [task_id])
+    assert f"the lease of task {task_id} was not extended" in caplog.text
+
+
 # Definitions, and what is wrong with them.
 
 

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytask.compat.task_framework.custom import InMemoryQueue, Queue
+    from pytask.compat.task_framework.custom import InMemoryQueue, LendingQueue, Queue
     from pytask.compat.task_framework.messages import MessageNotExist, ResultMessage, TaskMessage, TaskStatus
     from pytask.compat.task_framework.params import TaskParams
     from pytask.compat.task_framework.redis_queue import RedisTaskQueue
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "InMemoryQueue",
+    "LendingQueue",
     "MessageNotExist",
     "Queue",
     "RedisTaskQueue",
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "custom": ("InMemoryQueue", "Queue"),
+    "custom": ("InMemoryQueue", "LendingQueue", "Queue"),
     "messages": ("MessageNotExist", "ResultMessage", "TaskMessage", "TaskStatus"),
     "params": ("TaskParams",),
     "redis_queue": ("RedisTaskQueue",),

@@ -9,9 +9,10 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pytask import states, supervision
 from pytask.compat.task_framework.messages import (
@@ -30,6 +31,7 @@ from pytask.waiting import Deadline
 log = logging.getLogger("pytask.task_framework")
 
 LOOK = 1.0  # seconds that a worker waits for a message before it looks whether it is to end
+EXTENSIONS = 3  # of a message that is lent, in the time after which it would be lent to another worker
 FIRST_LOOK, LAST_LOOK = 0.01, 0.5  # seconds between two looks at a result
 TRIED_AGAIN = frozenset({states.EXCEPTION, states.TIMEOUT})
 
@@ -48,6 +50,23 @@ class Queue(Protocol):
 
     def get_message(self, message_id: str) -> ResultMessage | None:
         """What was kept last."""
+
+
+@runtime_checkable
+class LendingQueue(Queue, Protocol):
+    """A queue that lends its messages: one whose worker died comes again.
+
+    `dequeue` hands a message out again when `lease` seconds have passed since it handed it out or extended it
+    last, unless it was acknowledged. It may set `receipt` of the message, to know it by.
+    """
+
+    lease: float
+
+    def extend(self, message: TaskMessage) -> Any:
+        """It is still worked on. Called from another thread, three times in each lease."""
+
+    def acknowledge(self, message: TaskMessage) -> Any:
+        """It was worked on, and what became of it is kept."""
 
 
 class InMemoryQueue:
@@ -174,20 +193,78 @@ class Loop:
             self._stopping.wait(LOOK)
 
     def work_on(self, message: TaskMessage) -> None:
-        """Run a task, tell of it, and put it back where it is to be tried again."""
-        known = self.queue.get_message(message.task_id)
-        if known is not None and known.status is TaskStatus.CANCELLED:
-            return
+        """Run a task, tell of it, and put it back where it is to be tried again.
+
+        A message that is lent is acknowledged last, so that one whose worker dies at any point comes again.
+        """
+        with self._borrowed(message):
+            known = self.queue.get_message(message.task_id)
+            if known is not None and self._is_over(known):
+                return
+            if known is not None and self._is_orphan(known):
+                message = replace(message, retry_count=max(known.retry_count, message.retry_count) + 1)
+                if message.retry_count > self._most_retries(message):
+                    self._give_up(message, known)
+                    return
+            self._run(message)
+
+    def _is_over(self, known: ResultMessage) -> bool:
+        """Was it cancelled, or did its worker die between its end and the word of it to the queue?"""
+        return known.status is TaskStatus.CANCELLED or (known.status in ENDED and self._lends)
+
+    def _is_orphan(self, known: ResultMessage) -> bool:
+        """Did its worker die while it ran? That counts as an attempt."""
+        return known.status is TaskStatus.RUNNING and self._lends
+
+    @property
+    def _lends(self) -> bool:
+        return isinstance(self.queue, LendingQueue)
+
+    def _most_retries(self, message: TaskMessage) -> int:
+        return self.max_retries if message.max_retries is None else message.max_retries
+
+    def _give_up(self, message: TaskMessage, known: ResultMessage) -> None:
+        error = f"worker {known.worker_id} died while it ran, and its retries are used up"
+        log.warning("task %s (%s) fails: %s", message.task_id, message.task_name, error)
+        fields = {"worker_id": known.worker_id, "started_at": known.started_at, "completed_at": now()}
+        end = result_of(message, status=TaskStatus.FAILED, error=error, **fields)
+        self.queue.update_message(message.task_id, end)
+
+    def _run(self, message: TaskMessage) -> None:
         told: dict[str, Any] = {"worker_id": self.worker_id, "started_at": now()}
         self.queue.update_message(message.task_id, result_of(message, status=TaskStatus.RUNNING, **told))
         end = self._attempt(message)
-        if end["status"] is TaskStatus.RETRY:
-            message = replace(message, retry_count=message.retry_count + 1, status=TaskStatus.RETRY)
+        again = end["status"] is TaskStatus.RETRY
+        if again:
+            tries = message.retry_count + 1
+            message = replace(message, retry_count=tries, status=TaskStatus.RETRY, receipt=None)
         else:
             told["completed_at"] = now()
         self.queue.update_message(message.task_id, result_of(message, **told, **end))
-        if end["status"] is TaskStatus.RETRY:
+        if again:
             self.queue.enqueue(message)
+
+    @contextmanager
+    def _borrowed(self, message: TaskMessage) -> Iterator[None]:
+        """Extend the lease of a message that is lent, and acknowledge it behind what is done with it."""
+        if not isinstance(self.queue, LendingQueue):
+            yield
+            return
+        done = threading.Event()
+        threading.Thread(target=self._extend, args=(self.queue, message, done), daemon=True).start()
+        try:
+            yield
+        finally:
+            done.set()
+        self.queue.acknowledge(message)
+
+    @staticmethod
+    def _extend(queue: LendingQueue, message: TaskMessage, done: threading.Event) -> None:
+        while not done.wait(queue.lease / EXTENSIONS):
+            try:
+                queue.extend(message)
+            except Exception:  # the edge of a service: the queue is user code
+                log.exception("the lease of task %s was not extended; it is tried again", message.task_id)
 
     def _attempt(self, message: TaskMessage) -> dict[str, Any]:
         """Status, and result or error."""
@@ -199,8 +276,8 @@ class Loop:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the edge of user code
             outcome = judge(error)
             failure = TaskFailed(message.task_id, outcome.state, outcome.output.decode())
-            most = self.max_retries if message.max_retries is None else message.max_retries
-            final = isinstance(error, InvalidInputError | UnknownTaskError) or message.retry_count >= most
+            wrong = isinstance(error, InvalidInputError | UnknownTaskError)
+            final = wrong or message.retry_count >= self._most_retries(message)
             again = outcome.state in TRIED_AGAIN and not final
             status = TaskStatus.RETRY if again else STATUSES[outcome.state]
             log.warning(

@@ -79,10 +79,18 @@ class Message:
 
 @dataclass(kw_only=True)
 class TaskMessage(Message):
-    """A task that is to be run. `max_retries` None: as many as the worker says."""
+    """A task that is to be run. `max_retries` None: as many as the worker says.
+
+    `receipt` is what a queue that lends its messages knows this one by; it is no part of the JSON.
+    """
 
     params: dict[str, Any] = field(default_factory=dict)
     max_retries: int | None = None
+    receipt: Any = field(default=None, repr=False, compare=False)
+
+    def to_json(self) -> str:
+        """The message as JSON."""
+        return json.dumps({name: value for name, value in vars(self).items() if name != "receipt"})
 
 
 @dataclass(kw_only=True)
