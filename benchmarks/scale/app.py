@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import gevent
@@ -9,6 +10,7 @@ import gevent
 from pytask import PyTask, Task
 
 app = PyTask()
+log = logging.getLogger("scale")
 
 
 @app.add_task
@@ -42,6 +44,41 @@ class Emit(Task):
     def start(self) -> None:
         for number in range(self.events):
             self.emit("turn", number)
+
+
+@app.add_task
+class Log(Task):
+    NAME = "log"
+
+    def __init__(self, lines: int) -> None:
+        self.lines = lines
+
+    def start(self) -> None:
+        for number in range(self.lines):
+            log.info("line %d", number)
+
+
+@app.add_task
+class Print(Log):
+    NAME = "print"
+
+    def start(self) -> None:
+        for number in range(self.lines):
+            print("line", number)
+
+
+@app.add_task
+class Progress(Task):
+    """Tells how far it is, as often as it is asked to; at most ten a second are sent."""
+
+    NAME = "progress"
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    def start(self) -> None:
+        for number in range(self.times):
+            self.progress(number, self.times)
 
 
 @app.add_task

@@ -1,6 +1,6 @@
 """What an option of a task costs, beside a plain one: the same number of each, drained in turns.
 
-Log capture, events that are kept, and progress will each be a row here: a task in `app.py`, a line in VARIANTS.
+A new row is a task in `app.py` and a line in VARIANTS.
 """
 
 from __future__ import annotations
@@ -34,6 +34,18 @@ VARIANTS = (
     Variant("`rescheduling` false", task="once"),
     Variant("1 event by `emit`", task="emit", data={"events": 1}),
     Variant("10 events by `emit`", task="emit", data={"events": 10}),
+    Variant("... with `keep_events` 0", task="emit", data={"events": 10}, settings={"keep_events": "0"}),
+    Variant("1 line logged", task="log", data={"lines": 1}),
+    Variant("10 lines logged", task="log", data={"lines": 10}),
+    Variant("... with `capture_logs` false", task="log", data={"lines": 10}, settings={"capture_logs": "false"}),
+    Variant(
+        "10 lines printed, `capture_print` true",
+        task="print",
+        data={"lines": 10},
+        settings={"capture_print": "true"},
+    ),
+    Variant("1 `progress`", task="progress", data={"times": 1}),
+    Variant("10 times `progress`", task="progress", data={"times": 10}),
     Variant("output of 1 KiB", task="output", data={"size": 1024}),
     Variant("output of 100 KiB", task="output", data={"size": 102_400}, tasks=1_000),
     Variant("data of 1 KiB", task="take", data={"text": "x" * 1024}),

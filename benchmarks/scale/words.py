@@ -58,8 +58,8 @@ little: what each server spends on a task says what many would carry.
 """,
     "options": """
 The same number of tasks of each kind, drained by one node in turns (1,000 of those with 100 KiB, else 10,000),
-from the first claim to the last cleanup. Log capture, kept events and progress are not part of pytask yet: each
-will be a row here.
+from the first claim to the last cleanup. Events are kept, and what a task logs goes out as events, unless a
+setting says otherwise; the node's own log is a file.
 """,
     "durable": """
 A master and a replica on loopback. A real replica is as far away as its network: add a round trip to what is
