@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator
 
 from pytask import wire
 from pytask.aio_waiting import AioWaiting
-from pytask.collection import SETTLE, gone
-from pytask.errors import StoreUnavailable, TaskGone, TaskTimeout
+from pytask.collection import SETTLE, gone, too_late
+from pytask.errors import StoreUnavailable, TaskGone
 from pytask.following import AGAIN, PAGE, is_any
 from pytask.interest import News, Watch
-from pytask.result import FIELDS, Result, of_record
+from pytask.result import FIELDS, TASK, Result, kind_of, of_record
 from pytask.store.aio_store import AioStore
 from pytask.story import Story, TaskEvent
 from pytask.waiting import LOOK_EVERY, Deadline
@@ -26,6 +26,7 @@ class AioFollower:
         self._raw = raw
         self._replay = replay
         self._deadline = deadline
+        self._kind = TASK  # what it is called, until its record says that
         self._story = Story(wire.id_to_str(raw))
         self._unread = False  # could the record, or what is kept, not be read?
         self._gone: Deadline | None = None  # the record has gone: until when its event may arrive
@@ -44,10 +45,7 @@ class AioFollower:
                         yield event
                     return
                 if self._deadline.is_over:
-                    timeout = self._deadline.timeout
-                    raise TaskTimeout(
-                        f"task {wire.shown(self._raw)} has not ended within {timeout:g} s; it goes on"
-                    )
+                    raise too_late(self._raw, self._deadline.timeout, self._kind)
 
     def _most(self) -> float:
         """Seconds to wait for news."""
@@ -92,7 +90,8 @@ class AioFollower:
     async def _read_end(self) -> Result | None:
         (row,) = await self._store.get_each([self._raw], FIELDS)
         if row is None:
-            raise gone(self._raw)
+            raise gone(self._raw, self._kind)
+        self._kind = kind_of(row)
         return of_record(self._raw, row)
 
     async def _wait_for_last(self, watch: Watch[asyncio.Event], result: Result, settle: float) -> list[TaskEvent]:

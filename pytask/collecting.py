@@ -9,8 +9,8 @@ from typing import Any
 from pytask import wire
 from pytask.collection import Collection, End, in_order_of_ends, output_of
 from pytask.errors import PyTaskError, StoreUnavailable, TaskFailed, TaskGone, TaskTimeout
-from pytask.handle import Id, TaskHandle
-from pytask.result import FIELDS, tells_of_end
+from pytask.handle import Id, TaskHandle, kind_of_handle
+from pytask.result import FIELDS, TASK, tells_of_end
 from pytask.store.store import Store
 from pytask.waiting import LOOK_EVERY, Deadline, Waiting, place_lent
 
@@ -37,7 +37,7 @@ class Collecting:
         """
         if isinstance(task_id, TaskHandle) and task_id.end is not None:
             return output_of(task_id.end)
-        ((_, end),) = self._iter_ends([wire.id_to_bytes(task_id)], Deadline(timeout))
+        ((_, end),) = self._iter_ends([wire.id_to_bytes(task_id)], Deadline(timeout), kind_of_handle(task_id))
         return output_of(end)
 
     def wait_all(
@@ -75,9 +75,11 @@ class Collecting:
             for task_id, end in ends:
                 yield TaskHandle(wire.id_to_str(task_id), self, end)
 
-    def _iter_ends(self, ids: list[bytes], deadline: Deadline) -> Generator[tuple[bytes, End], None, None]:
+    def _iter_ends(
+        self, ids: list[bytes], deadline: Deadline, kind: str = TASK
+    ) -> Generator[tuple[bytes, End], None, None]:
         """The ends as they come. Raises TaskTimeout behind those that have come in time."""
-        collection = Collection(self.store.keys, ids)
+        collection = Collection(self.store.keys, ids, kind)
         ends = in_order_of_ends(self._read(collection))
         if collection.open and not deadline.is_over:
             yield from self._watch(collection, deadline, ends)

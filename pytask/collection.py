@@ -14,7 +14,7 @@ from pytask import wire
 from pytask.errors import PyTaskError, TaskGone, TaskTimeout
 from pytask.interest import News
 from pytask.keys import Keys
-from pytask.result import Result, of_event, of_record, tells_of_end
+from pytask.result import TASK, Result, kind_of, of_event, of_record, tells_of_end
 
 BATCH = 500  # records a round trip
 AGAIN = 1.0  # seconds until a record that could not be read is read again
@@ -23,9 +23,14 @@ End = Result | TaskGone
 
 
 class Collection:
-    """The tasks whose ends are waited for: those of `open` have not ended as far as is known."""
+    """The tasks whose ends are waited for: those of `open` have not ended as far as is known.
 
-    def __init__(self, keys: Keys, ids: Iterable[bytes]) -> None:
+    `kind` is what those are called of which there was no record yet.
+    """
+
+    def __init__(self, keys: Keys, ids: Iterable[bytes], kind: str = TASK) -> None:
+        self._kind = kind
+        self._kinds: dict[bytes, str] = {}  # of those that a record says are something else
         self._by_channel = {keys.task(task_id): task_id for task_id in ids}
         self.open = dict.fromkeys(self._by_channel.values())
         self._total = len(self.open)
@@ -82,6 +87,8 @@ class Collection:
         found = []
         for task_id, row in zip(ids, rows, strict=True):
             told = self._told.pop(task_id, None)
+            if row is not None and kind_of(row) != self._kind:
+                self._kinds[task_id] = kind_of(row)
             end = self._without_record(task_id, told) if row is None else of_record(task_id, row)
             if end is not None:
                 self._missing.pop(task_id, None)
@@ -92,25 +99,31 @@ class Collection:
     def _without_record(self, task_id: bytes, told: Result | None) -> End | None:
         """The event of the end has what the record held; it may be on its way still, where somebody listens."""
         since = self._missing.setdefault(task_id, time.monotonic())
+        kind = self._kinds.get(task_id, self._kind)
         if told is not None:
-            return told
-        return None if self._listens and time.monotonic() - since < SETTLE else gone(task_id)
+            return told._replace(kind=kind)
+        return None if self._listens and time.monotonic() - since < SETTLE else gone(task_id, kind)
 
     def too_late(self, timeout: float | None) -> TaskTimeout:
         """The error that says that they have not ended in time."""
         if self._total == 1:
             (task_id,) = self.open
-            return TaskTimeout(f"task {wire.shown(task_id)} has not ended within {timeout:g} s; it goes on")
+            return too_late(task_id, timeout, self._kinds.get(task_id, self._kind))
         return TaskTimeout(
             f"{len(self.open)} of {self._total} tasks have not ended within {timeout:g} s; they go on"
         )
 
 
-def gone(task_id: bytes) -> TaskGone:
+def too_late(task_id: bytes, timeout: float | None, kind: str = TASK) -> TaskTimeout:
+    """The error that says that one has not ended in time."""
+    return TaskTimeout(f"{kind} {wire.shown(task_id)} has not ended within {timeout:g} s; it goes on")
+
+
+def gone(task_id: bytes, kind: str = TASK) -> TaskGone:
     """The error that says that there is no record."""
     return TaskGone(
-        f"there is no record of the task {wire.shown(task_id)}: its result is not kept any more (see result_ttl),"
-        " or there never was one"
+        f"there is no record of the {kind} {wire.shown(task_id)}:"
+        " its result is not kept any more (see result_ttl), or there never was one"
     )
 
 

@@ -18,6 +18,7 @@ from pytask.handle import Id, WorkflowHandle
 from pytask.keys import has_brace
 from pytask.pages import start_of_page
 from pytask.producing import Classes, make_records, make_row
+from pytask.result import WORKFLOW
 from pytask.store.store import Store
 from pytask.workflow import NAME, Plan, check_ids, id_of, names_of, plan_of
 
@@ -178,7 +179,7 @@ class Conducting:
         """The names of the tasks, in order; none where what a producer wrote is no spec."""
         text, record = self.store.workflows.get_spec(raw), self.store.records.get_fields(raw, ("task", "data"))
         if record[0] != NAME.encode():
-            raise gone(raw)
+            raise gone(raw, WORKFLOW)
         try:
             return names_of(wire.decode_object(text or record[1] or b"{}"))
         except InvalidInputError:
@@ -222,7 +223,7 @@ class Conducting:
         Raises TaskTimeout, and TaskGone where there is no record.
         """
         try:
-            self.get_result(str(self.workflow(workflow_id)), timeout)
+            self.get_result(self.workflow(workflow_id), timeout)
         except TaskFailed as error:
             return error.state
         return states.SUCCESS

@@ -75,11 +75,12 @@ class TaskFailed(PyTaskError):
     """A task whose result is wanted ended otherwise than in SUCCESS, or was stopped.
 
     `id`, `state` (ERROR, EXCEPTION, TIMEOUT, STOPPED, ...), `output` (the text in its record), `message` (what
-    went wrong, in short), `traceback` (None where there is none).
+    went wrong, in short), `traceback` (None where there is none), `kind` (`task`, or `workflow`).
     """
 
-    def __init__(self, task_id: str, state: str, output: str = "") -> None:
-        super().__init__(task_id, state, output)
+    def __init__(self, task_id: str, state: str, output: str = "", kind: str = "task") -> None:
+        super().__init__(task_id, state, output, kind)
+        self.kind = kind
         self.id = task_id
         self.state = state
         self.output = output
@@ -87,7 +88,7 @@ class TaskFailed(PyTaskError):
         self.message = _last_words(output) if self.traceback else output
 
     def __str__(self) -> str:
-        return f"task {self.id!a} ended as {self.state}" + (f": {self.message}" if self.message else "")
+        return f"{self.kind} {self.id!a} ended as {self.state}" + (f": {self.message}" if self.message else "")
 
 
 def _last_words(traceback: str) -> str:

@@ -11,11 +11,11 @@ from threading import Event
 from typing import Any
 
 from pytask import states, wire
-from pytask.collection import SETTLE, gone
-from pytask.errors import InvalidInputError, StoreUnavailable, TaskGone, TaskTimeout
-from pytask.handle import Id
+from pytask.collection import SETTLE, gone, too_late
+from pytask.errors import InvalidInputError, StoreUnavailable, TaskGone
+from pytask.handle import Id, kind_of_handle
 from pytask.interest import News, Watch
-from pytask.result import FIELDS, Result, of_record
+from pytask.result import FIELDS, Result, kind_of, of_record
 from pytask.store.store import Store
 from pytask.story import Story, TaskEvent
 from pytask.waiting import LOOK_EVERY, Deadline, Waiting, place_lent
@@ -77,7 +77,8 @@ class Following:
         `replay=False` leaves out what is kept. Raises TaskTimeout after `timeout` seconds, and TaskGone where
         there is no record, or none any more.
         """
-        return _Follower(self, wire.id_to_bytes(task_id), replay, Deadline(timeout)).run()
+        kind = kind_of_handle(task_id)
+        return _Follower(self, wire.id_to_bytes(task_id), replay, Deadline(timeout), kind).run()
 
 
 def _read_line(data: Any) -> dict[str, Any] | None:
@@ -113,13 +114,14 @@ def encode_message(message: Mapping[str, Any], limit: int) -> bytes:
 class _Follower:
     """One call of `follow_task`."""
 
-    def __init__(self, helpers: Following, raw: bytes, replay: bool, deadline: Deadline) -> None:
+    def __init__(self, helpers: Following, raw: bytes, replay: bool, deadline: Deadline, kind: str) -> None:
         self._records = helpers.store.records
         self._waiting = helpers.waiting
         self._channel = helpers.store.keys.task(raw)
         self._raw = raw
         self._replay = replay
         self._deadline = deadline
+        self._kind = kind  # what it is called, until its record says that
         self._story = Story(wire.id_to_str(raw))
         self._unread = False  # could the record, or what is kept, not be read?
         self._gone: Deadline | None = None  # the record has gone: until when its event may arrive
@@ -136,10 +138,7 @@ class _Follower:
                     yield from self._iter_last(watch, result, settle)
                     return
                 if self._deadline.is_over:
-                    timeout = self._deadline.timeout
-                    raise TaskTimeout(
-                        f"task {wire.shown(self._raw)} has not ended within {timeout:g} s; it goes on"
-                    )
+                    raise too_late(self._raw, self._deadline.timeout, self._kind)
 
     def _wait(self, watch: Watch[Event]) -> News:
         with place_lent():
@@ -187,7 +186,8 @@ class _Follower:
     def _read_end(self) -> Result | None:
         (row,) = self._records.get_each([self._raw], FIELDS)
         if row is None:
-            raise gone(self._raw)
+            raise gone(self._raw, self._kind)
+        self._kind = kind_of(row)
         return of_record(self._raw, row)
 
     def _iter_last(self, watch: Watch[Event], result: Result, settle: float) -> Iterator[TaskEvent]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pytask.collection import End, output_of
+from pytask.result import TASK, WORKFLOW
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,3 +138,8 @@ class WorkflowHandle(TaskHandle):
     def delete(self, *, force: bool = False) -> bool:
         """Remove it with its tasks; see `helpers.delete_workflow`."""
         return self._helpers.delete_workflow(self, force=force)  # type: ignore[no-any-return]
+
+
+def kind_of_handle(given: Id) -> str:
+    """What an id, or a handle, is said to be by its type."""
+    return WORKFLOW if isinstance(given, WorkflowHandle) else TASK

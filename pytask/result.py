@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 from pytask import states, wire
 from pytask.errors import TaskFailed
+from pytask.workflow import NAME as WORKFLOW_NAME
 
 """The states in which nothing more comes of a task by itself."""
 
+TASK, WORKFLOW = "task", "workflow"  # what people call what ended
 FIELDS = ("state", "task", "output", "ended", "last_update")
 """What of a record `of_record` wants, in this order."""
 
@@ -19,17 +21,21 @@ _CLOSING = frozenset(state.lower().encode() for state in states.CLOSED) | {b"pur
 
 
 class Result(NamedTuple):
-    """The end of a task. `output` is the text in its record; `ended`: epoch seconds, 0 where it is not told."""
+    """The end of a task. `output` is the text in its record; `ended`: epoch seconds, 0 where it is not told.
+
+    `kind` is WORKFLOW where its record says that it is one.
+    """
 
     id: str
     state: str
     output: str
     ended: float = 0.0
+    kind: str = TASK
 
     def get(self) -> Any:
         """What the task returned. Raises TaskFailed where it did not end in SUCCESS."""
         if self.state != states.SUCCESS:
-            raise TaskFailed(self.id, self.state, self.output)
+            raise TaskFailed(self.id, self.state, self.output, self.kind)
         return wire.decode_json(self.output.encode("utf-8", "surrogateescape")) if self.output else None
 
 
@@ -48,7 +54,12 @@ def of_record(task_id: bytes, values: Sequence[bytes | None]) -> Result | None:
     if name.decode("ascii", "replace") not in states.CLOSED:
         return None
     text = (output or b"").decode("utf-8", "backslashreplace")
-    return Result(wire.id_to_str(task_id), name.decode(), text, _seconds(ended or updated))
+    return Result(wire.id_to_str(task_id), name.decode(), text, _seconds(ended or updated), kind_of(values))
+
+
+def kind_of(values: Sequence[bytes | None]) -> str:
+    """What FIELDS of a record say that it is."""
+    return WORKFLOW if values[1] == WORKFLOW_NAME.encode() else TASK
 
 
 def of_event(task_id: bytes, message: bytes) -> Result | None:

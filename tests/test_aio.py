@@ -526,6 +526,8 @@ def test_a_workflow_is_started_awaited_and_stopped(loop, aio, server, start_node
     handle = loop.run(aio.start_workflow([["loop"], ["noop"]], workflow_id="w"))
     server.wait_for_state("w:0", "RUNNING")
     server.wait_for_state("w", "HELD")
+    with pytest.raises(TaskTimeout, match="workflow 'w' has not ended"):
+        loop.run(handle.get(0.05))
     assert loop.run(handle.stop()) is True
     server.wait_for_state("w", "STOPPED")
     assert server.state("w:0") == "STOPPED"

@@ -77,7 +77,7 @@ def test_get_shows_how_it_stands_and_waits_for_its_end(cli, app, start_node):
     app.start_workflow([["noop", "fail"], ["noop"]], workflow_id="w", title="T")
     assert objects(cli("workflow", "get", "w", "--json"))[0]["state"] == "WAIT"
     late = cli("workflow", "get", "w", "--wait", "--timeout", "0.1", status=4)
-    assert "has not ended within 0.1 s" in late.stderr
+    assert "workflow 'w' has not ended within 0.1 s; it goes on" in late.stderr
     start_node()
     lines = cli("workflow", "get", "w", "--wait", status=1).stdout.splitlines()
     assert lines[:4] == [
@@ -122,7 +122,10 @@ def test_stop_and_delete(cli, app, server, start_node):
 
 @pytest.mark.parametrize("command", ["get", "tasks", "stop", "delete", "watch"])
 def test_a_workflow_that_is_not_there_is_told(cli, command):
-    assert "nobody" in cli("workflow", command, "nobody", status=1).stderr
+    told = cli("workflow", command, "nobody", status=1).stderr
+    assert "workflow" in told
+    assert "'nobody'" in told
+    assert "task" not in told.replace("pytask", "")
 
 
 @pytest.mark.parametrize("command", ["get", "tasks", "delete"])

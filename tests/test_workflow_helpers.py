@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import pytest
 
 from pytask import chain, group
-from pytask.errors import InvalidInputError, TaskGone, TaskStateError, TaskTimeout
+from pytask.errors import InvalidInputError, TaskFailed, TaskGone, TaskStateError, TaskTimeout
 from pytask.workflow import plan_of
 
 
@@ -110,21 +111,33 @@ def test_a_workflow_that_is_not_there(helpers):
     assert handle.info() is None
     assert handle.progress() is None
     assert handle.delete() is False
-    with pytest.raises(TaskGone):
-        handle.tasks()
-    with pytest.raises(TaskGone):
-        handle.wait(1)
+    for ask in (handle.tasks, handle.wait, handle.get, lambda: next(handle.events())):
+        with pytest.raises(TaskGone, match="there is no record of the workflow 'nobody'"):
+            ask()
 
 
-def test_waiting_for_a_workflow_ends_with_its_state_or_too_late(app, server):
+def test_waiting_for_a_workflow_ends_with_its_state_or_too_late(app, server, helpers):
     handle = app.start_workflow([["a"]])
-    with pytest.raises(TaskTimeout):
-        handle.wait(0.1)
+    text = str(handle)
+    for wait in (
+        handle.wait,
+        handle.get,
+        helpers.handle(text).get,
+        lambda seconds: helpers.wait_all([text], seconds),
+    ):
+        with pytest.raises(TaskTimeout, match=f"^workflow '{handle}' has not ended within 0.1 s; it goes on"):
+            wait(0.1)
+    for follow in (handle.events, lambda timeout: helpers.follow_task(text, timeout=timeout)):
+        with pytest.raises(TaskTimeout, match=f"^workflow '{handle}' has not ended"):
+            list(follow(timeout=0.05))
     server.redis.hset(f"task-{handle}", mapping={"state": "SUCCESS", "output": "[1]"})
     assert handle.wait(1) == handle.state() == "SUCCESS"
     assert handle.get(1) == [1]
     server.redis.hset(f"task-{handle}", mapping={"state": "ERROR", "output": "no"})
     assert handle.wait(1) == "ERROR"
+    with pytest.raises(TaskFailed, match=f"^workflow '{handle}' ended as ERROR: no") as found:
+        handle.get(1)
+    assert pickle.loads(pickle.dumps(found.value)).kind == "workflow"
 
 
 def test_a_workflow_that_has_not_ended_is_not_deleted_unless_it_is_forced(app, server):

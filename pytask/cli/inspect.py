@@ -17,6 +17,7 @@ from pytask.cli.escape import escaped, escaped_lines, json_line, json_shown
 from pytask.cli.screen import Screen, make_screen
 from pytask.cli.watching import REMOVED, Ends, Feed
 from pytask.errors import TaskNotFoundError
+from pytask.result import TASK
 
 POLL = 0.1  # seconds
 FIRST = ("task", "state", "data", "title", "queue", "node", "attempt", "deliveries")  # what people read first
@@ -132,7 +133,7 @@ def watch(ids: Sequence[str], until_end: bool, no_color: bool, where: Where, as_
     sys.exit(status)
 
 
-def follow(feed: Feed, screen: Screen, ends: Ends | None) -> int:
+def follow(feed: Feed, screen: Screen, ends: Ends | None, kind: str = TASK) -> int:
     """Show events until the tasks of `ends` have ended (None: for ever); returns the exit status."""
     with screen:
         while ends is None or ends.open:
@@ -145,7 +146,7 @@ def follow(feed: Feed, screen: Screen, ends: Ends | None) -> int:
                 screen.event(late)
             screen.tick()
     for task_id in [task_id for task_id, state in ends.states.items() if state == REMOVED]:
-        complain(f"there is no task with the id {wire.shown(task_id)}")
+        complain(f"there is no {kind} with the id {wire.shown(task_id)}")
     return int(any(state in states.FAILED or state == REMOVED for state in ends.states.values()))
 
 

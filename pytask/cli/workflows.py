@@ -21,6 +21,7 @@ from pytask.cli.tables import ago, print_table
 from pytask.cli.watching import Ends, Feed
 from pytask.errors import TaskGone, TaskNotFoundError, TaskStateError, TaskTimeout
 from pytask.helpers import PyTaskHelpers
+from pytask.result import WORKFLOW
 
 LONGEST_TITLE = 60  # characters, in a table
 MOST_SPEC = 512 * 1024 * 1024  # bytes of a file: what a server takes at most
@@ -180,8 +181,12 @@ def _number(value: object) -> int:
 def _found(helpers: PyTaskHelpers, workflow_id: str) -> dict[str, Any]:
     found = helpers.get_workflow(workflow_id)
     if found is None:
-        raise TaskNotFoundError(f"there is no workflow with the id {wire.shown(workflow_id)}")
+        raise _not_found(workflow_id)
     return found
+
+
+def _not_found(workflow_id: str) -> TaskNotFoundError:
+    return TaskNotFoundError(f"there is no workflow with the id {wire.shown(workflow_id)}")
 
 
 def _rows(found: Mapping[str, Any]) -> Iterable[tuple[str, list[str]]]:
@@ -231,7 +236,10 @@ def stop(workflow_id: str, where: Where, as_json: bool) -> None:
     Exit status: 0 (also where it has ended), 1 where there is no such workflow, 2 usage, 3 no Redis.
     """
     with helping(where) as helpers:
-        asked = helpers.stop_task(workflow_id)
+        try:
+            asked = helpers.stop_task(workflow_id)
+        except TaskNotFoundError:
+            raise _not_found(workflow_id) from None
     word = "told to stop" if asked else "has ended already"
     click.echo(json_line({"id": workflow_id, "result": word}) if as_json else f"{escaped(workflow_id)} {word}")
 
@@ -248,7 +256,7 @@ def delete(workflow_id: str, force: bool, where: Where, as_json: bool) -> None:
     """
     with helping(where) as helpers:
         if not helpers.delete_workflow(workflow_id, force=force):
-            raise TaskNotFoundError(f"there is no workflow with the id {wire.shown(workflow_id)}")
+            raise _not_found(workflow_id)
     click.echo(
         json_line({"id": workflow_id, "result": "removed"}) if as_json else f"{escaped(workflow_id)} removed"
     )
@@ -270,5 +278,5 @@ def _watch(workflow_id: str, as_json: bool, where: Where) -> None:
     with interruptible(), connected(where) as connection:
         raw = [wire.id_to_bytes(workflow_id)]
         with contextlib.closing(Feed(connection, raw, complain)) as feed:
-            status = follow(feed, make_screen(as_json=as_json), Ends(connection, raw))
+            status = follow(feed, make_screen(as_json=as_json), Ends(connection, raw), WORKFLOW)
     sys.exit(status)
