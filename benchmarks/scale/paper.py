@@ -25,7 +25,8 @@ every master has a core like this one:
 
 A node's own core carries {node:,.0f} tasks a second on a cluster, and more nodes carry more, until the
 servers are busy. Idle, {nodes} nodes send {commands:,.0f} commands a second together ({each:.1f} each):
-{thousand:,.0f} for a thousand, in which one server has {spare:.0f} % of a core to do. What grows faster
+{thousand:,.0f} for a thousand, in which one server has {spare:.0f} % of a core to do. (Since that was
+measured, looks for schedules and services have added about one each.) What grows faster
 than the number of nodes is what their Monitors read: each looks at all nodes, at least once in {look:g}
 s, so that {sent:,.1f} KiB a second and node leave the server with {nodes} nodes. For a thousand that is
 about {flood:,.0f} MiB a second in all: the first thing to mend before there are so many.
