@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from pathlib import Path
 
 from conftest import wait_until
 
@@ -89,6 +91,25 @@ def test_a_second_signal_skips_the_grace(server, start_node):
     node.signal(signal.SIGINT)
     assert node.wait(15) == 1
     assert server.state("S") == "WAIT"
+
+
+def test_what_is_being_begun_when_its_node_ends_is_run_and_not_forgotten(
+    server, start_node, tmp_path, monkeypatch
+):
+    """Redis takes its time to answer, so that the record says RUNNING long before the node knows."""
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
+    (tmp_path / "slow.py").write_text(
+        "from nodeapp import app\n"
+        "from gevent import sleep\n"
+        "from pytask import points\n"
+        "points.reach = lambda name: sleep(1.0) if name == 'after-begin' else None\n"
+    )
+    node = start_node("--path", str(tmp_path), app="slow:app")
+    server.create("O", "once", '{"seconds": 0}')
+    server.wait_for_state("O", "RUNNING")
+    assert node.terminate() == 0
+    assert server.state("O") == "SUCCESS"
+    assert server.deliveries("O") == 0
 
 
 def test_a_task_ends_within_the_grace(server, start_node):

@@ -104,7 +104,10 @@ class Intake(Service):
                 if claims:
                     points.reach("after-claim")
                     self.doing = BEGIN
-                    self._begin(node, claims)
+                    try:
+                        self._begin(node, claims)
+                    finally:
+                        self.doing = CLAIM
                 elif not self.state.registry.has_place:
                     self.state.registry.room.clear()  # nothing to begin ahead: until a run ends
                 elif self.may_take():
@@ -226,13 +229,16 @@ class Intake(Service):
         self.start()
         return True
 
-    def finish(self, timeout: float) -> None:
-        """End softly: a claim under way is completed, a wait is cut short. Needs `accepting` cleared."""
-        if self._blocked or self._greenlet is None:
+    def finish(self) -> None:
+        """End softly: a claim under way is completed, a wait is cut short. Needs `accepting` cleared.
+
+        Claims that are being begun are not cut short, whatever that takes: their records may say RUNNING by now,
+        and a run that is forgotten then counts as one that died. The node waits for them as for all its runs.
+        """
+        if not self._blocked and self._greenlet is not None:
+            self._greenlet.join(timeout=0.2)
+        if self.doing != BEGIN:
             self.stop()
-            return
-        self._greenlet.join(timeout=0.2)
-        self.stop(timeout)
 
     def on_unavailable(self) -> None:
         """The reply of a claim may be lost: its ids are ours all the same."""

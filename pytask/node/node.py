@@ -252,7 +252,7 @@ class Node:
         with contextlib.suppress(StoreError):
             self.balance.leave()
         for intake in self.intakes:
-            intake.finish(timeout=2.0)
+            intake.finish()
         self._give_back()
         self._put_back(self._restless())
         self._wait_for_runs(self.settings.grace)
@@ -308,6 +308,8 @@ class Node:
                 called.kill(block=False)
 
     def _leave(self) -> None:
+        for intake in self.intakes:
+            intake.stop()
         self._call_hooks(self.state.hooks.node_stop, STOP_HOOK_SECONDS)
         self.capture.stop()
         with gevent.Timeout(self._flush_seconds, False):
