@@ -70,8 +70,10 @@ def test_a_lock_is_given_up_however_its_task_ends(server, node, start, app, task
     assert locks(server) == {first}
     if task == "stop":
         app.helpers.stop_task(first)
-    go(server)
-    server.wait_for_state(first, "EXCEPTION", "STOPPED")
+        server.wait_for_state(first, "STOPPED")
+    else:
+        go(server)
+        server.wait_for_state(first, "EXCEPTION")
     wait_until(lambda: not locks(server))
 
 
