@@ -329,6 +329,27 @@ def test_nothing_comes_back_of_a_workflow_that_is_removed_while_its_tasks_are_ma
         assert keys_of_W(server) == []
 
 
+def test_nothing_comes_back_of_a_workflow_that_is_removed_at_its_last_word(
+    app, start_node, server, tmp_path, monkeypatch
+):
+    """Its node finds out that the record is gone, and ends the run, just when all its tasks have been made."""
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
+    (tmp_path / "late.py").write_text(
+        "from gevent import sleep\n"
+        "from nodeapp import app\n"
+        "from pytask.store.workflows import Workflows\n"
+        "def note(self, workflow, **fields):\n"
+        "    self.client.execute('SET', 'reached', 1)\n"
+        "    sleep(600)\n"
+        "Workflows.note = note\n"
+    )
+    start_node("--path", str(tmp_path), app="late:app", local_tasks="false")  # its Sweep would find what is left
+    app.start_workflow([["noop"], ["noop"]], workflow_id="W")
+    wait_until(lambda: server.redis.exists("reached"))
+    server.redis.delete("task-W", "workflow-W")
+    wait_until(lambda: keys_of_W(server) == [])
+
+
 def keys_of_W(server):
     """What is stored of the workflow W."""
     return [key for key in server.redis.scan_iter("*", count=10_000) if b"W" in key]
@@ -346,7 +367,12 @@ def test_a_step_that_comes_late_leaves_nothing_of_a_removed_workflow(store, serv
     lay_out(store, {"a": noted()})
     assert store.workflows.note(b"W", made=1) is True
     store.expiry.remove_workflow(b"W")
-    assert store.workflows.note(b"W", made=1) is False
+    with server.redis.pipeline() as transaction:
+        transaction.watch("workflow-W")
+        assert store.workflows.note(b"W", made=1) is False
+        transaction.multi()
+        transaction.ping()
+        assert transaction.execute() == [True], "not even for a moment, in which its writer might die"
     store.workflows.forget_check(b"W")
     assert server.redis.keys("*") == []
 

@@ -112,13 +112,9 @@ class Workflows:
         return dict(zip(rows, self.client.call_many("step", calls, partial=partial), strict=True))
 
     def note(self, workflow: bytes, **fields: Any) -> bool:
-        """Write fields of its own record; False where it was removed, or never laid out: then there is none."""
-        k = self.keys.workflow(workflow)
+        """Write fields of its own record; False, and nothing written, where it was removed or never laid out."""
         flat = [part for pair in fields.items() for part in pair]
-        if self.client.pipeline([("HSET", k.key, *flat), ("HEXISTS", k.key, "laid")])[1]:
-            return True
-        self.client.execute("DEL", k.key)
-        return False
+        return bool(self.client.call("note_workflow", (self.keys.workflow(workflow).key,), flat))
 
     def is_laid_out(self, workflow: bytes) -> bool:
         """Is it written down what it consists of?"""

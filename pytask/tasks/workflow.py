@@ -118,13 +118,13 @@ class Workflow(Task):
         try:
             self._lay_out(plan)
             self._make_tasks(plan)
-        except GreenletExit:
+            if not self.flows.note(self.raw_id, made=1) or self._is_removed(self.store):
+                self._withdraw(plan)
+        except GreenletExit:  # at any moment, since its node finds out too that the record is gone
             with contextlib.suppress(StoreError):
                 if self._is_removed(self.helpers.store.with_patience(0)):
                     self._withdraw(plan)
             raise
-        if not self.flows.note(self.raw_id, made=1) or self._is_removed(self.store):
-            self._withdraw(plan)
 
     def _lay_out(self, plan: Plan) -> None:
         tasks = {task.name: _noted(task) for task in plan.tasks}
