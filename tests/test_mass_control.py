@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import threading
 import time
@@ -284,6 +285,34 @@ def test_a_restart_of_a_task_that_runs_happens_after_its_end(raw, server, helper
     server.wait_for_state("T", "SUCCESS")
     server.wait_until_idle()
     assert runs(server, "T") == 2
+
+
+@pytest.mark.parametrize(("point", "limits"), [("before-begin", {}), ("after-ask", {"max_running": 1})])
+def test_a_restart_takes_a_stop_back_that_a_node_has_heard_of_and_not_obeyed(
+    point, limits, server, helpers, start_node, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PYTHONPATH", f"{HERE}:{os.environ.get('PYTHONPATH', '')}")
+    (tmp_path / "crossing.py").write_text(
+        "from gevent.event import Event\n"
+        "from nodeapp import app\n"
+        "from pytask import points\n"
+        "from pytask.node.stopper import Stopper\n"
+        "heard, stop = Event(), Stopper.stop\n"
+        "def hear(*words):\n"
+        "    stop(*words)\n"
+        "    heard.set()\n"
+        "Stopper.stop = hear\n"
+        "def reach(name):\n"
+        f"    if name == {point!r} and not heard.is_set():\n"
+        "        app.helpers.stop_task('T')\n"
+        "        heard.wait()\n"
+        "        app.helpers.restart_task('T')\n"
+        "points.reach = reach\n"
+    )
+    start_node("--path", str(tmp_path), app="crossing:app")
+    helpers.start_task("sleep", {"seconds": 0}, task_id="T", **limits)
+    server.wait_for_state("T", "SUCCESS")
+    server.wait_until_idle()
 
 
 # How long records stay.

@@ -494,7 +494,7 @@ def test_restart_lets_every_task_wait_and_forgets_how_it_ended(task, state):
     task.server.redis.expire("task-T", 100)
     assert task.records.restart(b"T") == [b"ok", state.encode(), MAIL if ran else b"", b""]
     assert task["state"] == "WAIT"
-    assert task["control"] is None
+    assert task["control"].startswith("restart ")
     assert task["ended"] is None
     assert task.server.redis.ttl("task-T") == -1
     counted = ("3", "2", "1") if state == states.RUNNING else (None, None, None)
@@ -504,6 +504,15 @@ def test_restart_lets_every_task_wait_and_forgets_how_it_ended(task, state):
     assert task["state"] == "WAIT"
     if state != states.RUNNING:
         assert task.record == record
+
+
+def test_restart_takes_back_a_stop_and_removes_any_other_control(task):
+    for control, left in (("stop", 1), ("reload", 0), ("restart 1", 1), (None, 0)):
+        task.has(state="WAIT", **({"control": control} if control else {}))
+        task.records.restart(b"T")
+        assert task.server.redis.hexists("task-T", "control") == left
+    task.records.stop(b"T")
+    assert task["control"] == "stop"
 
 
 def test_restart_in_some_states_only(task):

@@ -504,6 +504,23 @@ def test_what_is_held_with_a_stop_that_its_run_has_not_seen_is_told_so(task, con
 
 
 @pytest.mark.parametrize(
+    ("ago", "more", "told"),
+    [(0, {}, b"restarted"), (-9, {}, b"restarted"), (11, {}, b"ok"), (0, {"control": "stop"}, b"ok"),
+     (0, {"control": "restart nan"}, b"ok")],
+)  # fmt: skip
+def test_a_stop_that_a_restart_took_back_a_moment_ago_ends_no_run(task, ago, more, told):
+    restarted = {"control": f"restart {time.time() - ago:.6f}"}
+    task.has(**{**OURS, **restarted, **more})
+    assert task.finish("STOPPED")[0] == told
+    assert task["state"] == ("WAIT" if told == b"restarted" else "STOPPED")
+    task.has(**{**OURS, **restarted})
+    assert task.finish("SUCCESS")[:2] == [b"ok", b"SUCCESS"]
+    assert task["control"] is None
+    task.has(state="WAIT", max_running=1, **{**restarted, **more})
+    assert task.begin(21, wish="stop")[0] == (b"gate" if told == b"restarted" else b"tail")
+
+
+@pytest.mark.parametrize(
     ("due", "told"), [("inf", b"1000000000000.000000"), ("x" * 999, b"0"), ("-1", b"0.000000")]
 )
 def test_a_second_call_tells_a_due_that_can_be_used_whatever_stands_in_the_record(task, due, told):

@@ -125,6 +125,9 @@ class Starter:
         others. By then its record is RUNNING, and says the same again.
         """
         most = self.state.settings.max_data
+        if wish == "stop":
+            for run in runs:
+                run.stop_wanted = False  # the record decides; it may say that a restart has taken the stop back
         batch = None if wish else self.announce(queue, runs)
         try:
             large = self._begin(queue, node, runs, wish, min(most, MOST_BYTES // len(runs)))

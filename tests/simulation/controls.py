@@ -141,7 +141,7 @@ CONTROLS: dict[str, Control] = {
     ),
     "restart at finish": Control(
         (RESTART_LOST_AT_FINISH,),
-        {"finish": but((r"if h\[1\] == 'WAIT' and state ~= 'WAIT' and", "if false and"))},
+        {"finish": but((r"if \(h\[1\] == 'WAIT' and state ~= 'WAIT' and", "if (false and"))},
     ),
     "elsewhere": Control(
         (TWICE, TWICE_HERE), {"begin": but((r"  elseif [^\n]*return \{'elsewhere', at\} end", "  end"))}

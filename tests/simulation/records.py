@@ -168,9 +168,12 @@ class RecordWatch:
     # What producers do.
 
     def _restart(self, machine: Machine, keys: Words, args: Words, evaluate: Evaluate) -> Any:
+        before = [self.peek(key) for key in keys]
         replies = evaluate()
-        for key, reply in zip(keys, replies, strict=True):
+        for key, record, reply in zip(keys, before, replies, strict=True):
             if reply[0] == b"ok":
+                if record.control == b"stop":
+                    self.story(key[5:]).remembered.clear()  # no message that was sent before ends it
                 self._is_restarted(key[5:], reset=reply[1] != b"RUNNING", told=False)
         return replies
 

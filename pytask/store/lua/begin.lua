@@ -167,6 +167,13 @@ local function note_use(key, h)
   if h.service and h.revision and h.uses ~= h.revision then redis.call('HSET', key, 'uses', h.revision) end
 end
 
+-- did a restart take a stop back so shortly before that its message came only now?
+local UNDER_WAY = 10 -- seconds
+local function is_taken_back(control)
+  local since = number(string.match(control or '', '^restart ([%d.]+)$'))
+  return since and math.abs(instant - since) < UNDER_WAY
+end
+
 -- did a replica run for long before it was handed back, or its node died? Then nothing counts against it
 local function was_steady(h, died, now)
   local last = died and now or number(h.last_update) or 0
@@ -230,7 +237,8 @@ local function begin(key, fence, lost, early)
   if not due and state == 'WAIT' and not h.due_used and (h.delay or class.delay) then
     due = when(made + (seconds(h.delay or class.delay) or 0))
   end
-  local limits = h.limits
+  local limits, wish = h.limits, wish
+  if wish == 'stop' and is_taken_back(h.control) then wish = '' end
   if wish == 'admitted' then limits = early
   elseif wish == 'defer' then
     early, limits = string.match(early, '^(%S*) ?(.*)$')

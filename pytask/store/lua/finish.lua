@@ -19,6 +19,13 @@ local function when(text)
   return string.format('%.6f', math.max(math.min(n, 1e12), 0))
 end
 
+-- did a restart take a stop back so shortly before that its message came only now?
+local UNDER_WAY = 10 -- seconds
+local function is_taken_back(control)
+  local since = tonumber(string.match(control or '', '^restart ([%d.]+)$') or '')
+  return since and math.abs(tonumber(now) - since) < UNDER_WAY
+end
+
 -- publish an event; one that is kept goes into the stream first, and names its place there
 local function tell(key, stream, event)
   if stream then
@@ -48,8 +55,9 @@ local function finish(key, stream, fence, given, output, due, event)
     if state == 'RETRY' and stream then redis.pcall('XADD', stream, 'MAXLEN', keep, '*', 'event', event) end
     state, output, due, event = 'STOPPED', '', '', '{"event":"stopped","data":null}'
   end
-  if h[1] == 'WAIT' and state ~= 'WAIT' and not (state == 'STOPPED' and h[5] == 'stop') then
-    redis.call('HSET', key, 'closed', fence, 'output', output, 'last_update', now)
+  if (h[1] == 'WAIT' and state ~= 'WAIT' and not (state == 'STOPPED' and h[5] == 'stop'))
+    or (state == 'STOPPED' and is_taken_back(h[5])) then
+    redis.call('HSET', key, 'state', 'WAIT', 'closed', fence, 'output', output, 'last_update', now)
     tell(key, stream, event)
     return {'restarted', 'WAIT', ''}
   end
