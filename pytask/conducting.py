@@ -173,19 +173,25 @@ class Conducting:
         """
         raw = wire.id_to_bytes(workflow_id)
         start = start_of_page(page, limit)
-        return self._tasks(raw, self._names(raw)[start : start + limit])
+        names, unmade = self._names(raw)
+        return self._tasks(raw, names[start : start + limit], unmade)
 
-    def _names(self, raw: bytes) -> list[str]:
-        """The names of the tasks, in order; none where what a producer wrote is no spec."""
-        text, record = self.store.workflows.get_spec(raw), self.store.records.get_fields(raw, ("task", "data"))
-        if record[0] != NAME.encode():
+    def _names(self, raw: bytes) -> tuple[list[str], str]:
+        """The names of the tasks, in order (none where there is no spec), and how those stand that are not made.
+
+        Raises TaskGone.
+        """
+        text = self.store.workflows.get_spec(raw)
+        name, data, state = self.store.records.get_fields(raw, ("task", "data", "state"))
+        if name != NAME.encode():
             raise gone(raw, WORKFLOW)
+        unmade = states.SKIPPED if state in states.CLOSED_RAW else states.HELD
         try:
-            return names_of(wire.decode_object(text or record[1] or b"{}"))
-        except InvalidInputError:
-            return []
+            return names_of(wire.decode_object(text or data or b"{}")), unmade
+        except InvalidInputError:  # a producer may have written anything
+            return [], unmade
 
-    def _tasks(self, raw: bytes, names: Sequence[str]) -> list[dict[str, Any]]:
+    def _tasks(self, raw: bytes, names: Sequence[str], unmade: str) -> list[dict[str, Any]]:
         rows = []
         for start in range(0, len(names), BATCH):
             some = names[start : start + BATCH]
@@ -194,7 +200,7 @@ class Conducting:
             noted = self.store.workflows.get_noted(raw, some)
             for name, task_id, record, row in zip(some, ids, records, noted, strict=True):
                 task, title, state = [None if v is None else wire.to_str(v) for v in record or (None,) * 3]
-                known = states.HELD if row is None else row.state
+                known = unmade if row is None else row.state
                 rows.append(
                     {
                         "name": name,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from conftest import ON_ONE_SERVER, wait_until
@@ -137,6 +139,24 @@ def test_a_record_without_data_has_its_limits_too(server, node):
     wait_until_ended(server, ["a", "b"])
     assert began(server) == ["a", "b"]
     assert most_at_once(server) == 1
+
+
+def test_a_task_that_ends_while_it_is_let_in_leaves_its_place(server, start_node, tmp_path, monkeypatch):
+    """As a workflow that is stopped skips one of its tasks, between the questions to limit and record."""
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
+    (tmp_path / "ends.py").write_text(
+        "from limitapp import app\n"
+        "from pytask import points\n"
+        "def reach(name):\n"
+        "    if name == 'after-ask' and app.redis.hget('task-a', 'state') != b'SKIPPED':\n"
+        "        app.redis.hset('task-a', 'state', 'SKIPPED')\n"
+        "points.reach = reach\n"
+    )
+    start_node("--path", str(tmp_path), app="ends:app")
+    create(server, "one", "a", fields={"unique": "u"})
+    server.wait_for_state("a", "SKIPPED")
+    server.wait_until_idle()
+    assert_nothing_left(server)
 
 
 # concurrency_key

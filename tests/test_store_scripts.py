@@ -503,6 +503,14 @@ def test_what_is_held_with_a_stop_that_its_run_has_not_seen_is_told_so(task, con
     assert task["due"] is None
 
 
+@pytest.mark.parametrize(("name", "state"), [("noop", "STOPPED"), ("pytask/workflow", "WAIT")])
+def test_what_is_put_back_with_a_stop_is_stopped_unless_its_tasks_have_to_hear_of_it(task, name, state):
+    task.has(**OURS, control="stop", task=name)
+    assert task.finish("WAIT")[:2] == [b"ok", state.encode()]
+    assert task["state"] == state
+    assert (task["control"] == "stop") == (state == "WAIT")
+
+
 @pytest.mark.parametrize(
     ("ago", "more", "told"),
     [(0, {}, b"restarted"), (-9, {}, b"restarted"), (11, {}, b"ok"), (0, {"control": "stop"}, b"ok"),

@@ -152,18 +152,22 @@ def test_only_what_was_never_begun_is_skipped(store, server):
         "f": {"state": "HELD", "fence": "5"},
         "g": {"state": "SCHEDULED", "limits": "max-noop 1"},
         "h": {"state": "SUCCESS"},
+        "i": {"state": "WAIT", "fence": "5", "attempt": "0"},
+        "j": {"state": "WAIT", "fence": "5", "attempt": "0", "task": "pytask/workflow"},
     }
     for name, own in fields.items():
         server.redis.hset(f"task-{name}", mapping={"task": "noop", **own})
     ids = [name.encode() for name in fields]
+    before = {name: own["state"] for name, own in fields.items()}
 
     def skipped(**how):
-        return [answer[0].decode() for answer in store.workflows.skip(ids, 'a "reason"', **how)]
+        answers = store.workflows.skip(ids, 'a "reason"', **how)
+        return {name: answer[0].decode() for name, answer in zip(fields, answers, strict=True)}
 
-    assert skipped() == ["SKIPPED", "WAIT", "SCHEDULED", "RUNNING", "RETRY", "HELD", "SCHEDULED", "SUCCESS"]
-    both = ["SKIPPED", "SKIPPED", "SKIPPED", "RUNNING", "RETRY", "HELD", "SCHEDULED", "SUCCESS"]
-    assert skipped(waiting=True) == both
-    assert skipped(waiting=True) == both
+    assert skipped() == {**before, "a": "SKIPPED"}
+    waiting = {**before, **dict.fromkeys("abci", "SKIPPED")}
+    assert skipped(waiting=True) == waiting
+    assert skipped(waiting=True) == waiting
     assert server.field("a", "output") == 'a "reason"'
     assert float(server.field("b", "ended")) > 0
 
@@ -324,9 +328,9 @@ def test_nothing_comes_back_of_a_workflow_that_is_removed_while_its_tasks_are_ma
         node.signal(signal.SIGSTOP)
         store.expiry.remove_workflow(handle.encode())
         node.signal(signal.SIGCONT)
-        wait_until(lambda: keys_of_W(server) == [], "all of it is gone")
         server.wait_until_idle()
-        assert keys_of_W(server) == []
+        # a run that takes long to remove what it has made is left behind, and goes on with that
+        wait_until(lambda: keys_of_W(server) == [], "all of it is gone")
 
 
 def test_nothing_comes_back_of_a_workflow_that_is_removed_at_its_last_word(
@@ -394,6 +398,46 @@ def test_a_stop_that_comes_when_its_run_is_about_to_end_is_obeyed(app, start_nod
     assert states_of(handle) == {"0": "STOPPED", "1": "SKIPPED"}
     server.wait_until_idle()
     assert int(server.field("W", "attempt")) <= 5, "it is not pushed for ever"
+
+
+def test_a_stop_of_a_workflow_that_its_node_puts_back_stops_its_tasks(
+    app, start_node, server, tmp_path, monkeypatch
+):
+    """Its second run is held up until its node ends, and a stop comes meanwhile."""
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
+    (tmp_path / "slow.py").write_text(
+        "import time\n"
+        "from nodeapp import app\n"
+        "from pytask import points\n"
+        "def reach(name):\n"
+        "    if name == 'in-workflow' and app.redis.exists('hold'):\n"
+        "        app.redis.set('hold', 'held')\n"
+        "        time.sleep(60)\n"
+        "points.reach = reach\n"
+    )
+    first = start_node("--path", str(tmp_path), "--grace", "0.1", app="slow:app")
+    tasks = [step("noop", name="a"), step("sleep", {"seconds": 600}, name="b", queue="other"),
+             step("noop", name="c", after="a"), step("noop", name="d", after="b")]  # fmt: skip
+    start_node("-q", "other")
+    server.redis.set("hold", "now")
+    handle = app.start_workflow(tasks, workflow_id="W")
+    wait_until(lambda: server.redis.get("hold") == b"held" and server.state("W:b") == "RUNNING")
+    server.redis.hset("task-W", "control", "stop")
+    server.redis.delete("hold")
+    assert first.terminate() == 1
+    start_node()
+    assert handle.wait(20) == "STOPPED"
+    assert states_of(handle)["b"] == "STOPPED"
+    assert states_of(handle)["d"] == "SKIPPED"
+
+
+def test_the_tasks_of_a_workflow_that_was_stopped_before_it_began_are_skipped(app, server, start_node):
+    handle = app.start_workflow([["noop"], ["noop"]])
+    assert states_of(handle) == {"0": "HELD", "1": "HELD"}
+    assert handle.stop() is True
+    start_node()
+    assert handle.wait(20) == "STOPPED"
+    assert states_of(handle) == {"0": "SKIPPED", "1": "SKIPPED"}
 
 
 def test_a_workflow_that_was_stopped_restarted_and_stopped_again_is_stopped(app, node, server):

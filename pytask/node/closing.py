@@ -77,7 +77,7 @@ class Closing(Outbox):
         self.add(self._elsewhere, run, key)
 
     def gone(self, run: Run) -> None:
-        """There is no record any more."""
+        """There is no record any more, or it has ended without this run: what limits gave the run goes back."""
         if run.demand is None:
             self.release(run, "none")
         else:

@@ -297,7 +297,7 @@ class Starter:
         data = wire.encode_json({"state": wire.to_str(answer[1])})
         with contextlib.suppress(StoreUnavailable):
             self.state.store.records.publish(run.id, wire.encode_event("ignored", data))
-        self.closing.release(run, "none")
+        self.closing.gone(run)
 
     def _early(self, run: Run, _answer: list[Any]) -> None:
         self.closing.release(run, "early")

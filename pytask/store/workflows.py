@@ -92,8 +92,9 @@ class Workflows:
         self.client.call("lay_out", keys, (0, 0, *(part for pair in fields.items() for part in pair)))
 
     def enter(self, workflow: bytes) -> None:
-        """Let lists show it, among those that have not ended. Safe to repeat."""
-        self.client.execute("ZADD", self.keys.workflows, "NX", wire.encode_time(time.time()), workflow)
+        """Let lists show it, among those that have not ended, and there alone. Safe to repeat."""
+        entry = ("ZADD", self.keys.workflows, "NX", wire.encode_time(time.time()), workflow)
+        self.client.pipeline([entry, *(("ZREM", key, workflow) for key in self._ended_ones)])
 
     # Steering one.
 

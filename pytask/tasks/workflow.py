@@ -86,6 +86,9 @@ class Workflow(Task):
             self.store.expiry.remove_tasks(self.raw_id)
             self.flows.reopen(self.raw_id)
             record = {}
+        if b"laid" not in record and self._is_to_stop():
+            self.flows.close(self.raw_id)
+            raise Leave(states.STOPPED)
         if b"made" not in record:
             self._make(self._plan())
         self._go_on(record)

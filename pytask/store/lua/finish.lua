@@ -50,7 +50,9 @@ local function finish(key, stream, fence, given, output, due, event)
   end
   -- it ended, and its node did not: no death counts against it any more
   if h[8] and state ~= 'WAIT' then redis.call('HDEL', key, 'suspect') end
-  if (state == 'RETRY' or state == 'WAIT') and h[5] == 'stop' then
+  -- a workflow that is put back obeys a stop by itself when it begins again: its tasks have to hear of it
+  local obeys = state == 'WAIT' and h[5] == 'stop' and redis.call('HGET', key, 'task') == 'pytask/workflow'
+  if (state == 'RETRY' or state == 'WAIT') and h[5] == 'stop' and not obeys then
     -- why the attempt failed is kept, for whoever asks later
     if state == 'RETRY' and stream then redis.pcall('XADD', stream, 'MAXLEN', keep, '*', 'event', event) end
     state, output, due, event = 'STOPPED', '', '', '{"event":"stopped","data":null}'
