@@ -245,13 +245,13 @@ def test_a_waiting_task_expires_when_it_is_its_turn_and_lets_the_next_one_in(ser
 
 
 def test_a_task_is_restarted_behind_those_that_wait(server, node, app):
-    create(server, "one", "a", "b", seconds=0.3)
-    app_stop = app.helpers.stop_task
+    create(server, "one", "a", "b")
     wait_until_begun(server, "a")
     wait_until_waiting(server, "b")
-    app_stop("a")
+    app.helpers.stop_task("a")
     server.wait_for_state("a", "STOPPED")
     app.helpers.restart_task("a")
+    go(server)
     wait_until_ended(server, ["a", "b"])
     assert began(server) == ["a", "b", "a"]
 

@@ -52,6 +52,14 @@ def notes(server: Server, name: str) -> list[list[str]]:
     return [line.decode().split(" ") for line in server.redis.lrange(f"notes:{name}", 0, -1)]
 
 
+def uses(server: Server, name: str, count: int) -> list[bytes]:
+    """Which revision each of the first replicas runs, all at one moment."""
+    with server.redis.pipeline() as transaction:
+        for n in range(count):
+            transaction.hget(f"task-{name}:{n}", "uses")
+        return transaction.execute()
+
+
 def told(server: Server, name: str, count: int) -> set[tuple[str, str]]:
     """What the first replicas say of themselves: (replica, replicas)."""
     rows = [server.redis.hmget(f"numbers:{name}:{n}", "replica", "replicas") for n in range(count)]
@@ -288,12 +296,21 @@ def test_new_data_rolls_through_one_replica_at_a_time(server, app, start_node):
     start_node(app=APP)
     start_node(app=APP)
     app.helpers.start_service("x", "serve", replicas=6, data={"word": "a"})
-    wait_for(server, "x", 6)
-    wait_until(lambda: len(notes(server, "x")) == 6)
+    wait_until(lambda: sorted(by_node(server, "x").values()) == [3, 3], "what is handed over is out of turn")
+    runs = {(f"x:{n}", record["fence"]) for n, record in replicas(server, "x").items()}
+    wait_until(lambda: runs <= {(row[1], row[4]) for row in notes(server, "x")}, "all have reached their start()")
+    before, old = len(notes(server, "x")), uses(server, "x", 6)
     app.helpers.update_service("x", data={"word": "b"})
-    wait_until(lambda: len(notes(server, "x")) == 12, "all begin anew")
-    again = notes(server, "x")[6:]
-    assert [row[1] for row in again] == [f"x:{n}" for n in range(6)], "in their order"
+
+    def all_are_anew():
+        anew = [now != then for now, then in zip(uses(server, "x", 6), old, strict=True)]
+        assert anew == sorted(anew, reverse=True), "in their order: their start() may be reached in another one"
+        return all(anew)
+
+    wait_until(all_are_anew)
+    wait_until(lambda: len(notes(server, "x")) == before + 6)
+    again = notes(server, "x")[before:]
+    assert {row[1] for row in again} == {f"x:{n}" for n in range(6)}
     assert {row[2] for row in again} == {"b"}
     assert {row["attempt"] for row in replicas(server, "x").values()} == {"1"}, "that is no restart"
     wait_until(lambda: app.helpers.get_service("x")["state"] == "running")
@@ -424,7 +441,7 @@ def test_broken_services_do_not_hold_up_the_others(server, app, start_node):
 def test_a_definition_that_breaks_leaves_what_runs_as_it_is(server, app, start_node):
     node = start_node(app=APP)
     app.helpers.start_service("x", "serve", replicas=2)
-    wait_for(server, "x", 2)
+    wait_until(lambda: len(notes(server, "x")) == 2)
     server.redis.hset("service-x", "replicas", "none")
     server.redis.zadd("services", {"x": 0})
     node.wait_for_log("service 'x' is broken")

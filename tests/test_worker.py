@@ -179,7 +179,7 @@ def test_a_node_that_ends_does_not_start_anew_at_sighup(start_node, server):
 def test_sigusr1_writes_the_stacks_of_tasks_to_the_log(start_node, server):
     node = start_node()
     server.create("S", "sleep", '{"seconds": 600}')
-    server.wait_for_state("S", "RUNNING")
+    wait_until(lambda: server.redis.exists("runs:S"), "it has reached its start()")
     node.signal(signal.SIGUSR1)
     node.wait_for_log("stacks of all greenlets")
     node.wait_for_log("nodeapp.py")
