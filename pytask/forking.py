@@ -6,6 +6,7 @@ again: it may be a script without a guard, or a shell.
 
 from __future__ import annotations
 
+import _imp
 import contextlib
 import gc
 import os
@@ -19,6 +20,7 @@ from typing import Any, NoReturn
 from pytask.patching import is_patched
 
 POLL = 0.02  # seconds between two looks at a process that is waited for
+IMPORT_SECONDS = 5.0  # that imports of other threads are waited for; some go on as long as their program
 LOST = 1  # the status of one whose end somebody else has taken note of
 HANDLED = (
     signal.SIGTERM,
@@ -43,7 +45,7 @@ class Forked:
         # A signal that comes before the child has its own handlers would be taken by a copy of this process's.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         try:
-            self.pid: int = _original("fork")()
+            self.pid = _fork()
             if not self.pid:
                 _run(run, before)
         finally:
@@ -72,6 +74,35 @@ class Forked:
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, sig)
+
+
+def _fork() -> int:
+    """Fork, once no other thread is in the middle of an import: in the copy nobody would bring it to its end."""
+    fork, end = _original("fork"), time.monotonic() + IMPORT_SECONDS
+    while True:
+        _imp.acquire_lock()  # no thread begins another import
+        try:
+            if not _is_imported_elsewhere() or time.monotonic() > end:
+                pid: int = fork()
+                return pid
+        finally:
+            _imp.release_lock()
+        time.sleep(POLL)
+
+
+def _is_imported_elsewhere() -> bool:
+    """Is there a module that is not complete yet, and that this very code is not called by?"""
+    callers = {id(frame.f_globals.get("__spec__")) for frame, _ in traceback.walk_stack(sys._getframe())}
+    specs = map(_get_spec, list(sys.modules.values()))
+    return any(getattr(spec, "_initializing", False) and id(spec) not in callers for spec in specs)
+
+
+def _get_spec(module: object) -> object:
+    """The spec of a module; without a word to the module, which may be one that is loaded when it is asked."""
+    try:
+        return object.__getattribute__(module, "__dict__").get("__spec__")
+    except AttributeError:  # what somebody has put among the modules
+        return None
 
 
 def _original(name: str) -> Any:

@@ -226,6 +226,30 @@ def test_a_thread_may_have_nodes_too(server, start_program):
 
 
 @ON_ONE_SERVER
+def test_nodes_are_not_copies_of_a_program_in_the_middle_of_an_import(server, tmp_path, start_program):
+    """A copy has that module as it is at the moment, for ever."""
+    (tmp_path / "slow.py").write_text(
+        "import __main__, time\n__main__.importing.set()\ntime.sleep(1)\nvalue = 5\n"
+    )
+    program = start_program(
+        "import threading\n"
+        "importing = threading.Event()\n"
+        "@app.task(name='late')\n"
+        "def late():\n"
+        "    from slow import value\n"
+        "    return value\n"
+        "def run():\n"
+        "    importing.wait()\n"
+        "    app.run(1)\n"
+        "threading.Thread(target=run, daemon=True).start()\n"
+        "import slow\n"
+        "print(app.helpers.start_task('late').get(20))\n"
+    )
+    assert program.wait(40) == 0
+    assert program.stdout.read() == "the program runs\n5\n"
+
+
+@ON_ONE_SERVER
 @pytest.mark.parametrize("call", ["app.run(processes=2)", "app.start_processes(2).wait()"])
 def test_a_program_that_has_patched_has_nodes_as_well(call, server, app, start_program):
     program = start_program(call + "\n", "from gevent import monkey\nmonkey.patch_all()\n" + HEAD)
