@@ -3,7 +3,8 @@
 A child that dies is replaced, after a delay that grows; children that die one after the other before they are
 nodes end the parent with an error. One that a task of its own killed is replaced for ever. A child tells its
 node's ids through a pipe, so that the parent, which knows at once that the child is dead, can put its tasks back
-at once. Signals go on to the children; SIGHUP replaces them one by one.
+at once; in a thread, since Redis may be away, and signals are to be heard meanwhile. They go on to the children;
+SIGHUP replaces them one by one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import queue
 import select
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
@@ -31,6 +33,7 @@ CRASH_LOOP = 5  # children in a row that died before they were nodes
 LOOK = 2.0  # seconds between two looks at the children, of whose deaths the system tells at once
 LEAST, SHORT = 0.01, 0.05
 READY_SECONDS = 30.0
+REAP_SECONDS = 5.0  # for what is left to put back at the end
 NO_REDIS = 3
 FINAL = (2, NO_REDIS)  # statuses that say, while no child has been a node yet, that another try does not help
 PASSED_ON = (signal.SIGUSR1, signal.SIGTSTP, signal.SIGCONT)
@@ -137,6 +140,40 @@ class Child:
         return self.process.poll()
 
 
+class Reaping:
+    """Puts back, in a thread, what dead nodes have. No child may be started while it does.
+
+    A copy of this process that is forked off meanwhile would find its locks taken, for ever.
+    """
+
+    def __init__(self, reap: Callable[[str], None]) -> None:
+        self._reap = reap
+        self._thread: threading.Thread | None = None
+        self._labels: list[str] = []  # for the next thread; the parent's own thread alone touches it
+
+    def add(self, labels: Sequence[str]) -> None:
+        """These nodes are dead."""
+        self._labels += labels
+        self.is_busy()
+
+    def is_busy(self) -> bool:
+        """Is there anything left to do? Sees to it that it is done."""
+        if self._thread is not None and self._thread.is_alive():
+            return True
+        labels, self._labels = self._labels, []
+        self._thread = threading.Thread(target=self._run, args=(labels,), daemon=True) if labels else None
+        if self._thread is not None:
+            self._thread.start()
+        return self._thread is not None
+
+    def _run(self, labels: list[str]) -> None:
+        for label in labels:
+            try:
+                self._reap(label)
+            except Exception:
+                log.exception("the tasks of node %s wait for a Monitor", label)
+
+
 class Parent:
     """Looks after `count` children. `reap` is called with every id that the node of a dead child has had.
 
@@ -148,7 +185,7 @@ class Parent:
     ) -> None:
         self.count = count
         self.start = start
-        self.reap = reap
+        self.reaping = Reaping(reap)
         self.owner = owner
         self.children: list[Child] = []
         self.crashes = 0  # children in a row that died soon
@@ -201,8 +238,10 @@ class Parent:
 
     def _seconds_to_a_start(self) -> float:
         """Until the next child may be started; LOOK where none is missing."""
-        missing = len(self.children) < self.count
-        return min(max(self.not_before - time.monotonic(), LEAST), LOOK) if missing else LOOK
+        if len(self.children) >= self.count:
+            return LOOK
+        least = SHORT if self.reaping.is_busy() else LEAST
+        return min(max(self.not_before - time.monotonic(), least), LOOK)
 
     def _next_signal(self, pause: float = LOOK) -> int | None:
         """The next signal that asks for something; None after `pause` seconds, or when a child may have died."""
@@ -218,6 +257,8 @@ class Parent:
 
     def _fill_up(self) -> None:
         while len(self.children) < self.count and time.monotonic() >= self.not_before:
+            if self.reaping.is_busy():
+                return
             self.children.append(Child(self.start))
 
     def _bury(self) -> None:
@@ -244,14 +285,21 @@ class Parent:
             self.failed_starts += 1
 
     def _reap(self, child: Child) -> None:
-        for node in child.nodes:
-            self.reap(node)
+        self.reaping.add(child.nodes)
         child.close()
+
+    def _wait_for_reaping(self) -> bool:
+        """Wait until a child may be started; False where a signal to end came first."""
+        while self.reaping.is_busy() and not self.is_to_end:
+            time.sleep(SHORT)
+        return not self.is_to_end
 
     def _replace_all(self) -> None:
         """Replace the children one by one: a new one first, then an old one ends. Stops at a signal to end."""
         log.info("SIGHUP: the nodes are replaced one by one")
         for old in list(self.children):
+            if not self._wait_for_reaping():
+                return
             new = Child(self.start)
             self.children.append(new)
             if not self._is_ready(new):
@@ -291,7 +339,15 @@ class Parent:
         failed = [child for child in self.children if child.status and not child.was_ended_before_its_node]
         for child in failed:
             self._reap(child)
+        self._finish_reaping()
         return 1 if failed else 0
+
+    def _finish_reaping(self) -> None:
+        """Wait a moment for what is left to put back; a further signal to end cuts that short."""
+        deadline = time.monotonic() + REAP_SECONDS
+        while self.reaping.is_busy() and time.monotonic() < deadline:
+            if self._next_signal(SHORT) in (signal.SIGTERM, signal.SIGINT):
+                return
 
 
 def _words(status: int) -> str:

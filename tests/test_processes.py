@@ -357,6 +357,30 @@ def test_a_signal_that_comes_while_the_nodes_start_ends_the_program_clean(start_
     assert program.wait(20) == 0
 
 
+def test_a_signal_is_heard_while_the_tasks_of_a_dead_node_cannot_be_put_back(start_program):
+    program = start_program(
+        "import signal\n"
+        "from pytask import processes, supervision\n"
+        "processes.REAP_SECONDS = 0.2\n"
+        "def told(*_):\n    print('told to end', flush=True)\n    sys.exit(0)\n"
+        "def start():\n"
+        "    signal.signal(signal.SIGTERM, told)\n"
+        "    supervision.tell(f'node:{os.getpid()}:aa')\n"
+        "    os.write(1, f'{os.getpid()}\\n'.encode())\n"
+        "    sleep(1000)\n"
+        "def reap(label):\n    print('put back', label, flush=True)\n    sleep(1000)\n"
+        "sys.exit(processes.Parent(2, processes.by_fork(start), reap).run())\n"
+    )
+    program.stdout.readline()
+    first, second = (int(program.stdout.readline()) for _ in range(2))
+    os.kill(first, signal.SIGKILL)
+    assert program.stdout.readline() == f"put back node:{first}:aa\n"
+    program.send_signal(signal.SIGTERM)
+    assert program.wait(20) == 0
+    assert program.stdout.read() == "told to end\n"  # and no other child was started meanwhile
+    assert not is_alive(second)
+
+
 @pytest.mark.parametrize("count", [0, -1, 257, 1.5, True, "2"])
 def test_a_number_of_processes_that_is_none_is_refused(count):
     app = PyTask()
