@@ -17,7 +17,7 @@ from pytask.declaring import DeclaresSchedules, DeclaresServices
 from pytask.errors import ConfigurationError, TaskDefinitionError, UnknownTaskError
 from pytask.functions import FunctionTask, TaskFunction, make_class
 from pytask.helpers import PyTaskHelpers
-from pytask.hooks import F, Hooks, check_hook
+from pytask.hooks import F, Hooks, check_hook, end_hook
 from pytask.params import names_like_options
 from pytask.producing import check_one_kind_of_data
 from pytask.settings import Settings
@@ -181,8 +181,11 @@ class PyTask(AppRunning, AppWorkflows, DeclaresSchedules, DeclaresServices):
         return hook
 
     def on_end(self, hook: F) -> F:
-        """Call `hook(task, state)` when a start has ended, before its record says so; see docs/hooks.md."""
-        self.hooks.end.append(check_hook(hook, "on_end"))
+        """Call `hook(task, state)` when a start has ended, before its record says so; see docs/hooks.md.
+
+        Where it has a parameter `error` it gets what the task raised besides, or None: `hook(task, state, error)`.
+        """
+        self.hooks.end.append(end_hook(check_hook(hook, "on_end")))
         return hook
 
     def around(self, hook: F) -> F:

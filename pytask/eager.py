@@ -109,9 +109,10 @@ def _run_with_hooks(hooks: Hooks, task: Task, body: Callable[[], Any]) -> Any:
     try:
         value = run_inside(hooks.around, task, body)
     except BaseException as error:
-        call_each(hooks.end, task, judge(error).state)
+        outcome = judge(error)
+        call_each(hooks.end, task, outcome.state, outcome.error)
         raise
-    call_each(hooks.end, task, states.SUCCESS)
+    call_each(hooks.end, task, states.SUCCESS, None)
     return value
 
 

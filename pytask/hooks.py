@@ -5,6 +5,7 @@ Only what there is, in the order in which it was added; who runs tasks calls the
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,6 +52,22 @@ def check_hook(hook: F, what: str) -> F:
     if inspect.iscoroutinefunction(hook) or inspect.isgeneratorfunction(hook) or inspect.isasyncgenfunction(hook):
         raise ConfigurationError(f"{what} takes a plain function: {name_of(hook)} is async, or a generator")
     return hook
+
+
+def end_hook(hook: Hook) -> Hook:
+    """The hook, or one around it, to be called with a task, its state and what it raised.
+
+    The latter goes to those alone that have a parameter of the name `error`.
+    """
+    takes_error = False
+    with contextlib.suppress(TypeError, ValueError):  # of a class in C, say, no signature is known
+        takes_error = "error" in inspect.signature(hook).parameters
+
+    def call(task: Any, state: str, error: BaseException | None) -> Any:
+        return hook(task, state, error=error) if takes_error else hook(task, state)
+
+    call.__module__, _, call.__qualname__ = name_of(hook).rpartition(".")
+    return call
 
 
 def name_of(hook: Hook) -> str:

@@ -56,6 +56,11 @@ def ended(task, state):
     tell("end", task.NAME, task.id, state, task.attempt)
 
 
+@app.on_end
+def ended_with(task, state, error):
+    tell("error", task.NAME, task.attempt, type(error).__name__, "" if error is None else error)
+
+
 @app.add_exception_handler
 def killed(error):
     raise gevent.GreenletExit

@@ -90,7 +90,7 @@ def test_contexts_and_hooks_stand_around_it():
     told = []
     own = PyTask("redis://localhost:1")
     own.on_start(lambda task: told.append(("start", task.NAME)))
-    own.on_end(lambda task, state: told.append((state, task.attempt)))
+    own.on_end(lambda task, state, error: told.append((state, task.attempt, error)))
 
     @own.around
     def inside(task, run):
@@ -112,11 +112,11 @@ def test_contexts_and_hooks_stand_around_it():
             return "fine" if self.how == "ok" else super().start()
 
     assert own.run_now(InContext, how="ok") == "fine"
-    assert told == [("start", "in-context"), "in", "context", "left", "out", ("SUCCESS", 1)]
+    assert told == [("start", "in-context"), "in", "context", "left", "out", ("SUCCESS", 1, None)]
     del told[:]
-    with pytest.raises(Task.Error):
+    with pytest.raises(Task.Error) as found:
         own.run_now(InContext, how="error")
-    assert told == [("start", "in-context"), "in", "context", ("ERROR", 1)]
+    assert told == [("start", "in-context"), "in", "context", ("ERROR", 1, found.value)]
 
 
 def test_it_needs_no_gevent():

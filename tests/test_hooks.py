@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import json
 import signal
 import sys
@@ -18,6 +19,7 @@ from pytask import PyTask, Task
 from pytask.errors import ConfigurationError
 from pytask.hooks import Hooks
 from pytask.keys import Keys
+from pytask.node.hooks import call_each
 from pytask.node.node import Node
 from pytask.node.outcome import PUT_BACK
 from pytask.node.run import RUN, Registry, Run
@@ -32,7 +34,7 @@ def node(start_node):
 
 def told(server, task_id="") -> list[str]:
     lines = [line.decode() for line in server.redis.lrange("told", 0, -1)]
-    return [line for line in lines if task_id in line.split()]
+    return [line for line in lines if not task_id or task_id in line.split()]
 
 
 # Around a task.
@@ -117,6 +119,34 @@ def test_each_attempt_has_its_end(server, node):
     server.create("two", "loop", timeout="0.2")
     server.wait_for_state("two", "TIMEOUT")
     assert told(server, "two")[-2:] == ["outer-out two", "end loop two TIMEOUT 1"]
+    server.create("three", "plain")
+    server.wait_for_state("three", "SUCCESS")
+    assert [line for line in told(server) if line.startswith("error")] == [
+        "error fails 1 ValueError the task's own",
+        "error fails 2 ValueError the task's own",
+        "error loop 1 TimeoutError the attempt took longer than its timeout of 0.2 s",
+        "error plain 1 NoneType ",
+    ]
+
+
+class Reporter:
+    def __call__(self, task, state, *, error):
+        raise error
+
+    def with_other_words(self, task, state, exc=None, *rest):
+        assert (exc, rest) == (None, ())
+        raise KeyError(task, state)
+
+
+def test_the_error_is_for_who_has_a_parameter_of_that_name(caplog):
+    app, error = PyTask(), ValueError("the task's own")
+    for hook in (Reporter(), functools.partial(Reporter(), error="none"), Reporter().with_other_words):
+        assert app.on_end(hook) is hook
+    call_each(app.hooks.end, "task", "EXCEPTION", error)
+    assert [record.exc_info[1].args for record in caplog.records] == [
+        error.args, error.args, ("task", "EXCEPTION"),
+    ]  # fmt: skip
+    assert "hook test_hooks.Reporter.with_other_words failed" in caplog.text
 
 
 @ON_ONE_SERVER

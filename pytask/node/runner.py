@@ -219,14 +219,14 @@ class Runner:
         if outcome.error is not None:
             self._tell(run, outcome, ended_as)
         if run.hooked is not None:
-            self.tell_end(run, outcome.state)
+            self.tell_end(run, outcome.state, outcome.error)
         self.report.finish(run, outcome)
 
-    def tell_end(self, run: Run, state: str) -> None:
+    def tell_end(self, run: Run, state: str, error: BaseException | None = None) -> None:
         """Tell the hooks that were told of the run's start."""
         task, run.hooked = run.hooked, None
         if task is not None:
-            call_each(self.state.hooks.end, task, state, may_be_killed=False)
+            call_each(self.state.hooks.end, task, state, error, may_be_killed=False)
 
     def _tell(self, run: Run, outcome: Outcome, ended_as: str) -> None:
         error = outcome.error
