@@ -168,7 +168,7 @@ local function note_use(key, h)
 end
 
 -- did a restart take a stop back so shortly before that its message came only now?
-local UNDER_WAY = 10 -- seconds
+local UNDER_WAY = 3 -- seconds
 local function is_taken_back(control)
   local since = number(string.match(control or '', '^restart ([%d.]+)$'))
   return since and math.abs(instant - since) < UNDER_WAY

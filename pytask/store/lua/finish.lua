@@ -20,7 +20,7 @@ local function when(text)
 end
 
 -- did a restart take a stop back so shortly before that its message came only now?
-local UNDER_WAY = 10 -- seconds
+local UNDER_WAY = 3 -- seconds
 local function is_taken_back(control)
   local since = tonumber(string.match(control or '', '^restart ([%d.]+)$') or '')
   return since and math.abs(tonumber(now) - since) < UNDER_WAY
