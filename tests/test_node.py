@@ -76,7 +76,7 @@ def test_a_node_that_ends_puts_a_forever_task_back_and_counts_as_clean(server, s
 def test_work_that_outlives_the_grace_is_killed_and_put_back(server, start_node):
     node = start_node("--grace", "0.5")
     server.create("S", "sleep", '{"seconds": 100}')
-    server.wait_for_state("S", "RUNNING")
+    wait_until(lambda: server.redis.exists("runs:S"), "it has reached its start()")
     assert node.terminate() == 1
     assert server.state("S") == "WAIT"
     assert server.redis.lrange("new-task", 0, -1) == [b"S"]
@@ -85,7 +85,7 @@ def test_work_that_outlives_the_grace_is_killed_and_put_back(server, start_node)
 def test_a_second_signal_skips_the_grace(server, start_node):
     node = start_node("--grace", "600")
     server.create("S", "sleep", '{"seconds": 600}')
-    server.wait_for_state("S", "RUNNING")
+    wait_until(lambda: server.redis.exists("runs:S"), "it has reached its start()")
     node.signal(signal.SIGINT)
     node.wait_for_log("it takes no more tasks")
     node.signal(signal.SIGINT)
@@ -110,6 +110,12 @@ def test_what_is_being_begun_when_its_node_ends_is_run_and_not_forgotten(
     assert node.terminate() == 0
     assert server.state("O") == "SUCCESS"
     assert server.deliveries("O") == 0
+    node = start_node("--path", str(tmp_path), "--grace", "0", app="slow:app")
+    server.create("F", "forever")
+    server.wait_for_state("F", "RUNNING")
+    assert node.terminate() == 0, "it was not cut short"
+    assert server.state("F") == "WAIT"
+    assert server.deliveries("F") == 0
 
 
 def test_a_task_ends_within_the_grace(server, start_node):

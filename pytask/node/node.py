@@ -257,7 +257,7 @@ class Node:
         self._put_back(self._restless())
         self._wait_for_runs(self.settings.grace)
         self.reconcile.ending = True
-        left = [run for run in self._open_runs() if run.wish is None]
+        left = [run for run in self._open_runs() if run.wish is None and run.phase == RUN]
         if left:
             log.warning("%d tasks did not end within the grace: they are killed and put back", len(left))
         self._wait_for_runs(END_SECONDS, all_go_back=True)
