@@ -462,6 +462,11 @@ def test_a_node_lives_its_whole_life_with_these_rights(users, start_node, namesp
     wait_until(lambda: life.redis.hlen(f"{{{life.prefix}new-task}}:nodes") == 2)
     first.kill()
     wait_until(lambda: life.field("long", "deliveries") == "1", "the other one has it", 30)
+    life.redis.hset(f"{life.prefix}schedule-s", "paused", "1")  # with its grace of 0 it would cut a fire short
+    life.redis.zadd(f"{life.prefix}schedules", {"s": 0})
+    claims = f"{{{life.prefix}new-task}}:claims"
+    wait_until(lambda: float(life.redis.zscore(f"{life.prefix}schedules", "s")) > 2e9)
+    wait_until(lambda: life.redis.hkeys(claims) == [b"long"])
     assert second.terminate() == 0
     assert life.field("long") == "WAIT"
     assert not users.refused()

@@ -175,6 +175,7 @@ def test_what_workflows_hold_is_counted_by_their_gates_and_listed_in_their_order
     server.wait_for_state("w:0", "RUNNING")
     held = ["w", "w:1", "w:2", "w:3", "w:last"]
     wait_until(lambda: helpers.count_tasks_by_place()["held"] == 5)
+    wait_until(lambda: server.redis.hkeys("{new-task}:claims") == [b"w:0"], "that of w is released")
     rows = helpers.list_tasks(state="HELD")
     assert ids(rows) == held
     assert {row["state"] for row in rows} == {"HELD"}
