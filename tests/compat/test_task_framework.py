@@ -288,10 +288,10 @@ def test_the_orchestrator_runs_the_worker_of_the_document(start, kinds, server):
     password = server.url.split(":")[2].split("@")[0]
     file = kinds.__file__.replace("kinds.py", "password")
     Path(file).write_text(password)
-    parent = start(words, PYTASK_REDIS_PASSWORD_FILE=file)
     of_nodes = "{new-task:tasks}:nodes"
     before = set(server.redis.hkeys(of_nodes))
-    wait_until(lambda: len(set(server.redis.hkeys(of_nodes)) - before) == 4, parent.text)
+    parent = start(words, PYTASK_REDIS_PASSWORD_FILE=file)
+    wait_until(lambda: len(set(server.redis.hkeys(of_nodes)) - before) == 4, parent.text, 60)  # five interpreters
     ids = [kinds.Task1(source=f"s{n}", output_dir="o", batch_size=n).enqueue() for n in range(8)]
     results = [RedisTaskQueue(server.url).wait(task_id, 20) for task_id in ids]
     assert {message.status for message in results} == {TaskStatus.COMPLETED}

@@ -363,4 +363,7 @@ def test_a_schedule_fires_and_what_the_program_drops_from_it_fires_no_more(own, 
     wait_until(lambda: set(helpers.get_schedules()) == {"ticks:later", "mine"}, "the entry is gone")
     elsewhere.app.helpers.remove_schedule("mine")
     elsewhere.app.close()
+    wait_until(
+        lambda: len(nodes_of(client, f"own:new-task:{B}")) == 2, "it looks after its nodes, and takes signals"
+    )
     assert without.interrupt() == 0
