@@ -56,7 +56,9 @@ def test_limits_go_on_after_a_restart_of_redis(running_server, start_node, tmp_p
             for task_id in names(20) + names(30, "r"):  # one that talks to Redis just then raises
                 made.wait_for_state(task_id, "SUCCESS", "EXCEPTION")
             assert in_order_of_start(made, names(20)) == names(20)
-            assert in_order_of_start(made, names(30, "r")) == names(30, "r")
+            # several may have been let in when the server went: which of these begins first is open
+            order = in_order_of_start(made, names(30, "r"))
+            assert all(abs(place - order.index(name)) <= 3 for place, name in enumerate(names(30, "r"))), order
             wait_until(lambda: not client.keys("{limit-max*"))
     finally:
         process.kill()
