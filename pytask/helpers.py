@@ -160,15 +160,19 @@ class PyTaskHelpers(
         With `keys`, a sequence: a dict of these fields, None for each that is absent; a single name: its value.
         `data`, and the `output` of a success, are JSON texts.
         """
-        raw = wire.id_to_bytes(task_id)
         if keys is None:
-            record = self.store.records.get(raw)
-            return {wire.to_str(k): wire.to_str(v) for k, v in record.items()} or None
+            return self.get_tasks([task_id])[0]
+        raw = wire.id_to_bytes(task_id)
         names = [keys] if isinstance(keys, str) else list(keys)
         if not names:
             return {}
         values = [v if v is None else wire.to_str(v) for v in self.store.records.get_fields(raw, names)]
         return values[0] if isinstance(keys, str) else dict(zip(names, values, strict=True))
+
+    def get_tasks(self, task_ids: Iterable[Id]) -> list[dict[str, str] | None]:
+        """The records of many tasks, in order, as `get_task` gives one; batched."""
+        records = self.store.records.get_whole([wire.id_to_bytes(task_id) for task_id in task_ids])
+        return [{wire.to_str(k): wire.to_str(v) for k, v in record.items()} or None for record in records]
 
     def set_task(self, task_id: Id, fields: Mapping[str, Any] | None = None, /, **more: Any) -> None:
         """Write fields of a record. `data` may be a dict; everything else becomes text."""

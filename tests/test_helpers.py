@@ -449,6 +449,14 @@ def test_a_record_is_read_whole_or_in_part(server, helpers):
         helpers.get_task("text")
 
 
+def test_many_records_are_read_in_order(helpers):
+    ids = helpers.start_tasks([("echo", {"n": n}, f"m{n}") for n in range(250)])
+    found = helpers.get_tasks(["none", *ids, b"m0"])
+    assert found[0] is None
+    assert found[1:] == [helpers.get_task(task_id) for task_id in [*ids, "m0"]]
+    assert helpers.get_tasks([]) == []
+
+
 def test_fields_are_written_as_the_wire_wants_them(server, helpers):
     helpers.set_task("T", {"task": "echo", "odd name": b"\xff"}, data={"a": [1]}, cleanup=False, n=3, due=1.5)
     assert server.redis.hgetall("task-T") == {

@@ -10,6 +10,7 @@ from pytask.errors import StoreUnavailable
 from pytask.keys import Keys
 from pytask.store.client import Client, as_dict, by_slot
 
+MOST_WHOLE = 100  # records, of up to a megabyte each, a round trip
 MOST_NAMES = 1000  # keys of which one EXISTS asks
 
 
@@ -215,7 +216,13 @@ class Records:
 
     def get(self, task_id: bytes) -> dict[bytes, bytes]:
         """The whole record; empty where there is none."""
-        return as_dict(self.client.execute("HGETALL", self.keys.task(task_id)))
+        return self.get_whole([task_id])[0]
+
+    def get_whole(self, ids: Sequence[bytes]) -> list[dict[bytes, bytes]]:
+        """Whole records, a hundred in a round trip; empty for each that is not there."""
+        keys = [self.keys.task(task_id) for task_id in ids]
+        parts = [keys[start : start + MOST_WHOLE] for start in range(0, len(keys), MOST_WHOLE)]
+        return [as_dict(row) for part in parts for row in self.client.pipeline([("HGETALL", key) for key in part])]
 
     def get_fields(self, task_id: bytes, fields: Sequence[str]) -> list[bytes | None]:
         """Some fields of a record; None for each that it lacks."""

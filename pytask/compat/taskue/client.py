@@ -67,7 +67,8 @@ class Taskue:
     def tasks_list(self, page: int = 1, limit: int = 25) -> list[Task]:
         """A page of all tasks, wherever they stand; those whose records are gone are passed over."""
         rows = self._helpers.list_tasks(page=page, limit=limit)
-        records = [(row["id"], self._helpers.get_task(row["id"])) for row in rows if row["state"] is not None]
+        uids = [row["id"] for row in rows if row["state"] is not None]
+        records = zip(uids, self._helpers.get_tasks(uids), strict=True)
         return [Task.of_record(self._helpers, uid, record) for uid, record in records if record]
 
     def tasks_count(self) -> int:
