@@ -292,7 +292,7 @@ KEY_TABLE = (
         "<ns>workflow-<id>",
         "hash",
         "workflow",
-        "node, helpers, lay_out, note_workflow, step",
+        "node, helpers, lay_out, note_workflow, step, reopen, cut, lapse",
         "as the record of its task",
         "how a workflow stands: `state`, `title`, `total`, `done`, `failed`, and how many ended in each state",
     ),

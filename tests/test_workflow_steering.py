@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from chaos import points
 from conftest import wait_until
 
 from pytask import PyTask, group, step
@@ -444,12 +445,82 @@ def test_a_workflow_that_was_stopped_restarted_and_stopped_again_is_stopped(app,
     tasks = [step("loop", name="a"), step("loop", name="b", queue="nobody"), step("noop", after="b")]
     handle = app.start_workflow(tasks, workflow_id="W")
     wait_until(lambda: states_of(handle)["a"] == "RUNNING" and server.state("W") == "HELD")
-    server.redis.hset("workflow-W", "stops", 1)  # of a stop that a restart called off at once
+    server.redis.hset("workflow-W", "stops", 1)  # and a was restarted before it had ended
     app.helpers.restart_task("W")
     server.wait_for_state("W", "HELD")
-    wait_until(lambda: not server.redis.hexists("workflow-W", "stops"))
+    wait_until(lambda: server.redis.hget("workflow-W", "stops") == b"2")
     assert handle.stop() is True
     assert handle.wait(20) == "STOPPED"
+
+
+def test_a_workflow_that_is_restarted_while_it_is_stopped_begins_anew_when_its_tasks_have_ended(app, node, server):
+    tasks = [step("bad-stop", {"how": "hang"}, name="a"), step("noop", name="b"), step("noop", after=["a", "b"])]
+    handle = app.start_workflow(tasks, workflow_id="W")
+    wait_until(lambda: states_of(handle)["a"] == "RUNNING" and server.state("W") == "HELD")
+    assert handle.stop() is True
+    wait_until(lambda: server.redis.hget("workflow-W", "stops") == b"1")
+    handle.restart()
+    wait_until(lambda: server.redis.hexists("workflow-W", "round"), "it begins anew")
+    wait_until(lambda: states_of(handle) == {"a": "RUNNING", "b": "SUCCESS", "2": "HELD"})
+    assert server.field("W:b", "round") == server.redis.hget("workflow-W", "round").decode()
+    handle.stop()
+    assert handle.wait(20) == "STOPPED"
+
+
+def test_what_its_tasks_of_before_tell_late_is_passed_over_in_the_next_round(store):
+    lay_out(store, {"a": noted()})
+    store.workflows.reopen(b"W", 7)
+    lay_out(store, {"a": noted(feeds=(0,)), "b": noted(gate=0)}, [("row", 1)])
+    assert step_of(store, ("a", "SUCCESS"), ("a", "SUCCESS 6")) == [b"ok", b"mail"]
+    assert rows_of(store) == {"a": "HELD", "b": "HELD"}
+    assert step_of(store, ("a", "SUCCESS 7")) == [b"wake", b"mail"]
+    assert rows_of(store) == {"a": "SUCCESS", "b": "HELD"}
+
+
+def test_a_cleanup_leaves_a_workflow_alone_that_has_begun_anew_meanwhile(store, server):
+    """It was restarted after Cleanup had read how its task had ended, under the fence 5."""
+    for laid, answer in ((5, True), (6, False)):
+        lay_out(store, {"a": noted()}, state="RUNNING", laid=laid)
+        server.redis.hset("task-W:a", mapping={"task": "noop", "state": "SUCCESS", "workflow": "W", "round": laid})
+        assert store.workflows.cut_off(b"W", b"5") is answer
+        assert server.redis.hexists("workflow-W", "cut") is answer
+        ttls = {"SUCCESS": 0.0}
+        assert store.records.cleanup([b"W:a"], ttls, most=1, fence=b"5") == [(0 if answer else -1, None)]
+        store.workflows.let_expire(b"W", 1000, b"5")
+        assert (server.redis.ttl("workflow-W") > 0) is answer
+        store.workflows.reopen(b"W", laid)
+    server.redis.hset("task-W", mapping={"task": "pytask/workflow", "state": "SUCCESS", "fence": 6})
+    assert store.records.cleanup([b"W"], ttls, most=2, fence=b"5") == [(-1, None)]
+    assert store.records.cleanup([b"W"], ttls, most=2, fence=b"6") == [(0, b"6")]
+
+
+@pytest.mark.parametrize("how", ["helper", "raw", "raw, counted from 1"])
+def test_a_workflow_that_is_restarted_runs_its_tasks_again_however_that_is_said(app, node, server, how):
+    handle = app.start_workflow([[("sleep", {"seconds": 0})], ["noop"]], workflow_id="W")
+    for turn in (1, 2, 3):
+        assert handle.get(20)
+        server.wait_until_idle()
+        assert server.redis.llen("runs:W:0") == turn
+        if how == "helper":
+            handle.restart()
+        else:
+            server.redis.hset("task-W", "state", "WAIT")
+            server.redis.hdel("task-W", "control", *(["attempt"] if "from 1" in how else []))
+            server.redis.lpush("new-task", "W")
+        wait_until(lambda turn=turn: server.redis.llen("runs:W:0") == turn + 1)
+
+
+@pytest.mark.parametrize("point", ["before-workflow-end", "after-workflow-end"])
+def test_a_workflow_whose_node_dies_at_its_end_does_not_begin_anew(app, start_node, server, monkeypatch, point):
+    monkeypatch.setenv(points.VARIABLE, f"{point}:1")
+    first = start_node(app="scheduleapp:app")
+    handle = app.start_workflow([[("note", {"word": "x"})], ["note"]], workflow_id="W")
+    assert first.process.wait(20) == -signal.SIGKILL
+    monkeypatch.delenv(points.VARIABLE)
+    start_node(app="scheduleapp:app")
+    assert handle.get(20) == [""]
+    server.wait_until_idle()
+    assert server.redis.llen("fired:") == 2
 
 
 def test_the_records_of_its_tasks_stay_until_it_has_ended_and_go_with_it(app, start_node, server):

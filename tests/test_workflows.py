@@ -343,7 +343,7 @@ def test_what_falls_off_the_end_of_the_list_is_counted_no_more(app, server, monk
         server.redis.hset(b"task-" + name, mapping={"task": "pytask/workflow", "state": "SUCCESS"})
         store.enter(name)
         store.close(name)
-        store.let_expire(name, 0.001 if name == b"w2" else 100)
+        store.let_expire(name, 0.001 if name == b"w2" else 100, b"1")
     assert [row["id"] for row in app.helpers.list_workflows()] == ["w4", "w3"]
     assert app.helpers.count_workflows() == 2
     assert server.redis.zrange("{workflows}:until", 0, -1) == [b"w3", b"w4"]

@@ -143,7 +143,8 @@ class Closing(Outbox):
         """The answer of each row's workflow; those that are to be woken are, or have a StoreUnavailable."""
         ends: dict[bytes, list[tuple[bytes, bytes]]] = defaultdict(list)
         for run, state in rows:
-            ends[run.workflow].append((run.id[len(run.workflow) + 1 :], state))
+            told = state + b" " + run.round if run.round else state
+            ends[run.workflow].append((run.id[len(run.workflow) + 1 :], told))
         found = self.store.workflows.step(ends, partial=True)
         for workflow, answer in found.items():
             if not isinstance(answer, StoreUnavailable) and answer[0] == b"wake":

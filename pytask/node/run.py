@@ -35,7 +35,7 @@ class Run:
     __slots__ = (
         "attempt", "claim", "cleanup", "data", "deliveries", "demand", "fence", "greenlet", "has_more",
         "hooked", "id", "kept", "key", "lends", "mail", "name", "node", "once", "options", "phase",
-        "policy", "progress", "queue", "replica", "runs", "size", "stop_wanted", "stopping", "suspect",
+        "policy", "progress", "queue", "replica", "round", "runs", "size", "stop_wanted", "stopping", "suspect",
         "takes_place", "target", "task", "timer", "told", "waits", "wish", "workflow",
     )  # fmt: skip
 
@@ -72,6 +72,7 @@ class Run:
         self.told = b""  # what its gates told it: for its next begin
         self.has_more = False  # a timer, progress, messages or output, which are put away at its end
         self.workflow = b""  # of which its task is one
+        self.round = b""  # of that, where it was restarted
         self.kept = False  # has it a stream of events?
         self.policy: Any = None  # what these, and its class, say of timeouts and retries
         self.timer: Any = None  # of its timeout

@@ -259,6 +259,7 @@ class Starter:
             run.options = {name.decode(): value for name, value in zip(words, words, strict=True)}
             run.kept = run.options.pop("kept", b"") == b"1"
             run.workflow = _workflow_of(run, run.options.pop("workflow", b""))
+            run.round = run.options.pop("round", b"")
             run.replica = take_replica(run.options, self.state.counts.version)
         if strange:
             self._tell_of(run, strange)
@@ -282,7 +283,7 @@ class Starter:
         run.cleanup = answer[3] != b"false"
         if len(answer) > 4 and answer[1] in states.CLOSED_RAW:
             run.demand = parse_demand(wire.to_str(answer[4])) if answer[4] else None
-            run.workflow = _workflow_of(run, answer[5])
+            run.workflow, run.round = _workflow_of(run, answer[5]), answer[6]
         self.closing.tail(run, answer[1], answer[2])
 
     def _missing(self, run: Run, _answer: list[Any]) -> None:

@@ -24,25 +24,27 @@ class Expiry:
         `ttls`: seconds to live for each state. `classes`: see `Records.cleanup`. The seconds left of each,
         -1 where it has not ended, -2 where it is kept.
         """
-        return self._expire(ids, ttls, classes, most=0)
+        return self._expire(ids, ttls, classes, 0, b"")
 
-    def _expire(self, ids: Sequence[bytes], ttls: Mapping[str, float], classes: str, most: int) -> list[int]:
-        answers = self.records.cleanup(ids, ttls, classes, most=most)
-        for task_id, (seconds, is_workflow) in zip(ids, answers, strict=True):
-            if is_workflow:
-                self.settle(task_id)
+    def _expire(
+        self, ids: Sequence[bytes], ttls: Mapping[str, float], classes: str, most: int, ended: bytes
+    ) -> list[int]:
+        answers = self.records.cleanup(ids, ttls, classes, most=most, fence=ended)
+        for task_id, (seconds, fence) in zip(ids, answers, strict=True):
+            if fence is not None:  # a workflow, which may be restarted at any moment
+                self.settle(task_id, fence)
                 for tasks in self._iter_tasks(task_id):
-                    self._expire(tasks, ttls, classes, most=1)
-                self.workflows.let_expire(task_id, seconds)
-                self.records.cleanup([task_id], ttls, classes, most=2)
+                    self._expire(tasks, ttls, classes, 1, fence)
+                self.workflows.let_expire(task_id, seconds, fence)
+                self.records.cleanup([task_id], ttls, classes, most=2, fence=fence)
         return [seconds for seconds, _ in answers]
 
-    def settle(self, workflow: bytes) -> None:
-        """A workflow whose task has ended: where that was cut short, what had not begun is skipped.
+    def settle(self, workflow: bytes, fence: bytes) -> None:
+        """A workflow whose task ended under this fence: where it was cut short, what had not begun is skipped.
 
         What runs still goes on, and is a task like any other from then on. Safe to repeat.
         """
-        if not self.workflows.cut_off(workflow):
+        if not self.workflows.cut_off(workflow, fence):
             return
         for ids in self._iter_tasks(workflow):
             self.workflows.skip(ids, CUT_SHORT)

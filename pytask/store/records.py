@@ -138,15 +138,22 @@ class Records:
         return self.keys.events(task_id) or self.keys.task(task_id)
 
     def cleanup(
-        self, ids: Sequence[bytes], ttls: Mapping[str, float], classes: str = "", *, most: int = 0
-    ) -> list[tuple[int, bool]]:
-        """Let records expire: the seconds left, -1 not ended, -2 it is kept; and whether it is a workflow; each.
+        self,
+        ids: Sequence[bytes],
+        ttls: Mapping[str, float],
+        classes: str = "",
+        *,
+        most: int = 0,
+        fence: bytes = b"",
+    ) -> list[tuple[int, bytes | None]]:
+        """Let records expire: the seconds left, -1 not ended, -2 it is kept; and of a workflow its fence; each.
 
         `classes`: what classes say of their own, as `cleanup.lua` reads it. Kept events go with the record.
         `most`: 1 for those of a workflow's tasks too, which are kept until it has ended; 2 for workflows
-        themselves too, which are kept until all that belongs to them has been seen to.
+        themselves too, which are kept until all that belongs to them has been seen to; with `fence` that of the
+        workflow's run that has ended: what has begun anew since stays.
         """
-        shared = [classes, most, *(part for pair in ttls.items() for part in pair)]
+        shared = [classes, most, fence, *(part for pair in ttls.items() for part in pair)]
         answers = self.client.call_each("cleanup", [self.keys.task(i) for i in ids], shared, (), 0)
         more = [(i, answer) for i, answer in zip(ids, answers, strict=True) if answer.__class__ is list]
         if more:
@@ -154,7 +161,7 @@ class Records:
             commands = [("PEXPIRE", stream, 1000 * left) for stream, left in streams if stream]
             if commands:
                 self.client.pipeline(commands)
-        return [(a[0], bool(a[2])) if a.__class__ is list else (a, False) for a in answers]
+        return [(a[0], a[3] if a[2] else None) if a.__class__ is list else (a, None) for a in answers]
 
     def want_stop(self, task_id: bytes) -> None:
         """Note a stop in a record; nothing where there is none, as one that was removed."""

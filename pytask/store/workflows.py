@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pytask import states, wire
+from pytask import wire
 from pytask.checks import YEARS_10
 from pytask.keys import Keys
 from pytask.store.client import Client, as_dict
@@ -103,7 +103,8 @@ class Workflows:
     ) -> dict[bytes, Any]:
         """Note ends: workflow -> (name, state) of tasks. Of each [`gone`], or [`ok` | `wake`, queue].
 
-        `wake`: its task is to be pushed. With `partial` a StoreUnavailable stands where no answer came.
+        Behind a state stands the round of its task, with a space, where its record names one. `wake`: push the
+        workflow. With `partial` a StoreUnavailable stands where no answer came.
         """
         calls = []
         for workflow, ends in rows.items():
@@ -160,10 +161,6 @@ class Workflows:
         self.client.execute("HDEL", self.keys.workflow(workflow).key, "check")
         self.note(workflow, touched=wire.encode_time(time.time()))
 
-    def forget_stop(self, workflow: bytes) -> None:
-        """It is to go on, and may be stopped again."""
-        self.client.execute("HDEL", self.keys.workflow(workflow).key, "stops")
-
     def drop_ready(self, workflow: bytes, number: int) -> None:
         """The tasks of a gate have been seen to."""
         self.client.execute("LREM", self.keys.workflow(workflow).ready, 0, number)
@@ -196,29 +193,31 @@ class Workflows:
         if surplus := list(self.client.pipeline(commands)[-1]):
             self.client.pipeline([("ZREM", key, *surplus) for key in (ended, until)])
 
-    def cut_off(self, workflow: bytes) -> bool:
-        """Let nobody take another step of it; False where its own last run has ended it. Safe to repeat."""
-        key = self.keys.workflow(workflow).key
-        state = self.client.execute("HGET", key, "state")
-        if state is None or state.decode() in states.CLOSED:
-            return False
-        self.client.pipeline([("HDEL", key, "laid"), ("HSET", key, "cut", 1)])
-        return True
+    def cut_off(self, workflow: bytes, fence: bytes) -> bool:
+        """Let nobody take another step of one whose task has ended under this fence. Safe to repeat.
 
-    def let_expire(self, workflow: bytes, seconds: float) -> None:
-        """Let all that is known of it go after so many seconds; then lists do not show it any more."""
-        commands = [("PEXPIRE", key, max(int(seconds * 1000), 1)) for key in self.keys.workflow(workflow).all]
-        self.client.pipeline(commands)
+        False where a run of its own has ended it, or it has begun anew since.
+        """
+        return bool(self.client.call("cut", (self.keys.workflow(workflow).key,), (fence,)))
+
+    def let_expire(self, workflow: bytes, seconds: float, fence: bytes) -> None:
+        """Let all that is known of it go after so many seconds; then lists do not show it any more.
+
+        Not where it has begun anew since its task ended under this fence.
+        """
+        keys = self.keys.workflow(workflow).all
+        if not self.client.call("lapse", keys, (fence, max(int(seconds * 1000), 1))):
+            return
         now, until = time.time(), self.keys.workflows_until
         self.client.execute("ZADD", until, "XX", wire.encode_time(now + seconds), workflow)
         over = (until, "-inf", wire.encode_time(now), "BYSCORE", "LIMIT", 0, FORGOTTEN)
         if forgotten := list(self.client.execute("ZRANGE", *over)):
             self.client.pipeline([("ZREM", key, *forgotten) for key in (self.keys.workflows_ended, until)])
 
-    def reopen(self, workflow: bytes) -> None:
-        """Forget how it went: it begins anew. Its spec stays."""
+    def reopen(self, workflow: bytes, fence: int) -> None:
+        """Forget how it went: it begins anew, with the run of this fence. Its spec stays."""
         k = self.keys.workflow(workflow)
-        self.client.pipeline([("DEL", key) for key in k.all if key != k.spec])
+        self.client.call("reopen", [key for key in k.all if key != k.spec], (fence,))
         self.client.pipeline([("ZREM", key, workflow) for key in self._ended_ones] + [("PERSIST", k.spec)])
 
     def remove(self, workflow: bytes) -> None:

@@ -125,12 +125,12 @@ class Sweep(Task):
     ) -> None:
         if time.time() - max(_seconds(touched), _seconds(check)) < STILL:
             return
-        (row,) = self.store.records.get_each([workflow], ["state"])
-        state = None if row is None else row[0]
+        (row,) = self.store.records.get_each([workflow], ["state", "fence"])
+        state, fence = row or (None, None)
         if row is None:  # somebody removed its record, and nothing else
             self.store.expiry.remove_workflow(workflow)
         elif state in states.CLOSED_RAW:
-            self.store.expiry.settle(workflow)
+            self.store.expiry.settle(workflow, fence or b"0")
             self.store.workflows.close(workflow)
         elif state not in PARKED:
             self.store.workflows.ask_for_check(workflow)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import cached_property
@@ -33,9 +33,9 @@ from pytask.settings import Settings
 from pytask.store.store import Store
 from pytask.store.workflows import Noted
 from pytask.task import Leave, Task
+from pytask.tasks.summing_up import name_failures, sum_up
 from pytask.workflow import (
     ALWAYS,
-    LIST,
     NAME,
     ON_FAILURE,
     Gate,
@@ -51,11 +51,12 @@ from pytask.workflow import (
 
 BATCH = 500  # tasks
 MOST_GATES = 50  # that are read at once
-MOST_NAMED = 10  # failed tasks, in the output of a workflow
 STOPPED = "its workflow was stopped"
 REMOVED = "it was removed while it went on"
 NOTHING_FAILED = "it runs only where something before it failed, and nothing did"
 SOMETHING_FAILED = "something before it failed"
+# How far a stop is (the field `stops`): tasks are being told; have been; have been, and a restart called it off
+BEGUN, TOLD, CALLED_OFF = b"0", b"1", b"2"
 
 
 class Workflow(Task):
@@ -74,18 +75,18 @@ class Workflow(Task):
         self.flows = self.store.workflows
         self.raw_id = wire.id_to_bytes(self.id)
         self.stops = False  # seen in this run
+        self.ends = False  # nothing more of it begins: it is stopped, or was and has been restarted since
         self.obeyed = False  # all tasks that were open have been told
+        self.round = b""  # after a restart
 
     def start(self) -> Any:
         """Do what is to be done now. Returns at the end of the workflow, else raises Leave."""
         if has_brace(self.raw_id):
             raise self.Error("the id of a workflow must not have a brace: its keys would lie in different slots")
         record = self.flows.get(self.raw_id)
-        was_over = record.get(b"state") in states.CLOSED_RAW or b"cut" in record
-        if was_over and self.attempt == 1:  # it was restarted
-            self.store.expiry.remove_tasks(self.raw_id)
-            self.flows.reopen(self.raw_id)
-            record = {}
+        if self._was_restarted(record):
+            record = self._begin_anew()
+        self.round = record.get(b"round", b"")
         if b"laid" not in record and self._is_to_stop():
             self.flows.close(self.raw_id)
             raise Leave(states.STOPPED)
@@ -93,6 +94,18 @@ class Workflow(Task):
             self._make(self._plan())
         self._go_on(record)
         return self._end()
+
+    def _was_restarted(self, record: Mapping[bytes, bytes]) -> bool:
+        """Has an earlier attempt ended it? One that died or was put back meanwhile had the number of this one."""
+        if b"cut" in record:
+            return True
+        return record.get(b"state") in states.CLOSED_RAW and record.get(b"attempt") != b"%d" % self.attempt
+
+    def _begin_anew(self) -> dict[bytes, bytes]:
+        """Forget how it went; returns what its record says then."""
+        self.store.expiry.remove_tasks(self.raw_id)
+        self.flows.reopen(self.raw_id, self.fence)
+        return {b"round": b"%d" % self.fence}
 
     # The beginning.
 
@@ -163,6 +176,7 @@ class Workflow(Task):
         last = [plan.tasks[number].name for number in sinks(plan)]
         now = wire.encode_time(time.time())
         return {
+            "laid": self.fence,
             "title": plan.title,
             "state": states.RUNNING,
             "created": now,
@@ -187,6 +201,8 @@ class Workflow(Task):
         words = [*task.words, "workflow", self.raw_id, "created", wire.encode_time(time.time())]
         if queue and not task.queue:
             words += ["queue", queue]
+        if self.round:
+            words += ["round", self.round]
         return [*words, "state", states.WAIT if _is_first(task) else states.HELD]
 
     def _queue_of(self, task: PlanTask) -> str:
@@ -215,11 +231,9 @@ class Workflow(Task):
     def _go_on(self, record: Mapping[bytes, bytes]) -> None:
         """Let go what is ready, or skip it."""
         self.stops = self._is_to_stop()
-        if self.stops and b"stops" not in record:
-            self._stop_all()
-        elif not self.stops and b"stops" in record:
-            # it was restarted meanwhile: another stop is to be obeyed as the first one
-            self.flows.forget_stop(self.raw_id)
+        self.ends = self.stops or b"stops" in record
+        if self.ends:
+            self._end_tasks(record.get(b"stops"))
         self.obeyed = self.stops
         if b"check" in record:
             self._compare()
@@ -228,7 +242,9 @@ class Workflow(Task):
                 self._open(row, failed)
                 points.reach("in-workflow")
                 self.flows.drop_ready(self.raw_id, number)
-            self.stops = self.stops or self._is_to_stop()
+            if not self.ends and self._is_to_stop():
+                self.stops = self.ends = True
+                self.flows.note(self.raw_id, stops=BEGUN)
 
     def _is_to_stop(self) -> bool:
         return bool(self.store.records.get_fields(self.raw_id, ["control"])[0] == b"stop")
@@ -238,15 +254,15 @@ class Workflow(Task):
         for names in _batches(decode_gate(row).tasks, BATCH):
             noted = dict(zip(names, self.flows.get_noted(self.raw_id, names), strict=True))
             waiting = [name for name, found in noted.items() if found and found.state == states.HELD]
-            run = [] if self.stops else [name for name in waiting if _runs(noted[name], failed)]
+            run = [] if self.ends else [name for name in waiting if _runs(noted[name], failed)]
             chosen = set(run)
             self._release(run)
             self._skip([name for name in waiting if name not in chosen], self._reason(failed))
-            if not self.stops:
+            if not self.ends:
                 self.emit("opened", {"tasks": len(run), "skipped": len(waiting) - len(run)})
 
     def _reason(self, failed: bool) -> str:
-        return STOPPED if self.stops else SOMETHING_FAILED if failed else NOTHING_FAILED
+        return STOPPED if self.ends else SOMETHING_FAILED if failed else NOTHING_FAILED
 
     def _release(self, names: Sequence[str]) -> None:
         if names:
@@ -284,19 +300,27 @@ class Workflow(Task):
         ends, left = [], []
         for name, (state, *_) in zip(names, answers, strict=True):
             if state in states.CLOSED_RAW or state == b"missing":
-                ends.append((name.encode(), b"LOST" if state == b"missing" else state))
+                ended_as = b"LOST" if state == b"missing" else state
+                ends.append((name.encode(), ended_as + b" " + self.round if self.round else ended_as))
             else:
                 left.append(name)
         if ends:
             self.flows.step({self.raw_id: ends})
         return left
 
+    def _end_tasks(self, told: bytes | None) -> None:
+        """What runs is stopped, the rest skipped, once for each stop; what runs has to end then."""
+        wanted = TOLD if self.stops else CALLED_OFF
+        if told == BEGUN or (self.stops and told != TOLD):
+            self.flows.note(self.raw_id, stops=BEGUN)
+            self._stop_all()
+        if told != wanted:
+            self.flows.note(self.raw_id, stops=wanted)
+
     def _stop_all(self) -> None:
-        """What runs is stopped, the rest skipped: once; what runs has to end then."""
         for names in self._iter_open():
             left = self._skip(names, STOPPED, waiting=True)
             self.patient.stop_each(id_of(self.raw_id, name) for name in left)
-        self.flows.note(self.raw_id, stops=1)
 
     def _iter_open(self) -> Iterator[list[str]]:
         """The names of tasks that have not ended, as far as the workflow knows, in batches."""
@@ -327,15 +351,20 @@ class Workflow(Task):
             raise self.Error(REMOVED)
         if record.get(b"done") != record.get(b"total"):
             raise Leave(states.HELD, stops=self.obeyed)
-        if self.attempt == 1:  # the first run never ends it: one with a record of its end was restarted
+        is_called_off = self.ends and not self.stops
+        if is_called_off:
+            self._begin_anew()
+        if is_called_off or self.attempt == 1:  # a restart counts from 1 again: the first attempt never ends it
             self.store.queues.push(self.store.keys.queue_of_record(b"", record.get(b"queue", b"")), [self.raw_id])
             raise Leave(states.HELD)
         failed = int(record.get(b"failed", b"0"))
         state = states.STOPPED if self.stops else states.ERROR if failed else states.SUCCESS
-        output = self._output(record) if state == states.SUCCESS else None
-        words = self._failures(failed, int(record[b"total"])) if state == states.ERROR else ""
+        output = sum_up(self.store, self.raw_id, record, self.max_data) if state == states.SUCCESS else None
+        total = int(record[b"total"])
+        words = name_failures(self.store, self.raw_id, failed, total) if state == states.ERROR else ""
         points.reach("before-workflow-end")
-        if self.flows.note(self.raw_id, state=state, ended=wire.encode_time(time.time())):
+        now = wire.encode_time(time.time())
+        if self.flows.note(self.raw_id, state=state, ended=now, attempt=self.attempt):
             self.flows.close(self.raw_id)
         points.reach("after-workflow-end")
         if state == states.STOPPED:
@@ -343,31 +372,6 @@ class Workflow(Task):
         if state == states.ERROR:
             raise self.Error(words)
         return output
-
-    def _output(self, record: Mapping[bytes, bytes]) -> Any:
-        """The outputs of the last tasks, in order; None for each that has none."""
-        outputs: list[Any] = []
-        size = 0
-        for names in _batches(decode_gate(record[b"last"]).after, BATCH):
-            ids = [id_of(self.raw_id, name) for name in names]
-            for row in self.store.records.get_each(ids, ["state", "output"]):
-                raw = row[1] if row is not None and row[0] == b"SUCCESS" else None
-                outputs.append(wire.decode_json(raw) if raw else None)
-                size += len(raw or b"") + 5
-        if size > self.max_data:
-            told = f"the outputs of its last {len(outputs)} tasks have more than max_data ({self.max_data} bytes)"
-            return {"omitted": f"{told}: read them from the tasks"}
-        return outputs if record.get(b"returns", b"").decode() == LIST else outputs[0]
-
-    def _failures(self, failed: int, total: int) -> str:
-        """Which tasks failed, in words."""
-        named: Counter[str] = Counter()
-        for found in self.flows.iter_tasks(self.raw_id):
-            for name, noted in found.items():
-                if not noted.allow_failure and (noted.state in states.FAILED or noted.state == states.STOPPED):
-                    named[f"{name} ({noted.state})"] = 1
-        told = ", ".join(sorted(named)[:MOST_NAMED]) + (", ..." if len(named) > MOST_NAMED else "")
-        return f"{failed} of {total} tasks failed: {told}"
 
 
 def _noted(task: PlanTask) -> Noted:

@@ -6,7 +6,7 @@
 --       stands there, or `+` and seconds from now; behind it its limits) or 'skip' (never, for the reason that stands there), 7 what classes say of their tasks: a line for each with its name and
 --       `once`, `gate`, `steers` (it may begin again while it is HELD, and obeys a stop by itself), `delay=<seconds>`, `expires_in=<seconds>`, then for each task: fence, lost, early
 -- Returns for each, the first that applies:
---   {'missing'}  {'wrong'} (no hash)  {'stale', fence}  {'tail', state, due, cleanup, limits or '', workflow or ''} (the last two where there is one of them)
+--   {'missing'}  {'wrong'} (no hash)  {'stale', fence}  {'tail', state, due, cleanup, limits or '', workflow or '', round or ''} (the last three where there is one of them)
 --   {'ended', state}  {'early'}
 --   {'elsewhere', key of the other queue}
 --   {'probation', suspect, now}: it may start when the node has room for one like it
@@ -43,7 +43,7 @@ local ENDED = {SUCCESS = 1, ERROR = 1, EXCEPTION = 1, TIMEOUT = 1, EXPIRED = 1, 
 -- Every field that a record may have; 2: an option that the node reads; a duration (3) and a time (4) that are read here
 local FIELDS = {task = 1, data = 1, queue = 1, created = 1, state = 1, fence = 1, node = 1, at = 1, closed = 1, attempt = 1,
   started = 1, last_update = 1, ended = 1, output = 1, progress = 1, deliveries = 1, suspect = 1, due_used = 1, unknown = 1,
-  control = 1, workflow = 2, schedule = 1, title = 1, cleanup = 1, rescheduling = 1, result_ttl = 1, failure_ttl = 1, limits = 1,
+  control = 1, workflow = 2, round = 2, schedule = 1, title = 1, cleanup = 1, rescheduling = 1, result_ttl = 1, failure_ttl = 1, limits = 1,
   delay = 3, expires_in = 3, due = 4, expires = 4,
   timeout = 2, retries = 2, retry_delay = 2, retry_on = 2, no_retry_on = 2, kept = 2,
   service = 1, replica = 1, replicas = 1, restart = 1, backoff = 1, revision = 1, uses = 1,
@@ -147,7 +147,7 @@ end
 -- what follows from the end of a run
 local function tail(state, due, h, limits)
   if not limits and not h.workflow then return {'tail', state, due, h.cleanup or ''} end
-  return {'tail', state, due, h.cleanup or '', limits or '', h.workflow or ''}
+  return {'tail', state, due, h.cleanup or '', limits or '', h.workflow or '', h.round or ''}
 end
 
 -- The same with what the node wants to know of a replica

@@ -1,10 +1,11 @@
 -- step: note in a workflow that tasks of it have ended, and find out what may go on now.
 -- KEYS  1 workflow, 2 tasks, 3 open, 4 ready
--- ARGV  1 channel of the workflow's events, then for each task: name, state
+-- ARGV  1 channel of the workflow's events, then for each task: name, state; behind the state, with a space, the round of a
+--       task whose record names one
 -- Returns {'gone'} where there is no such workflow, else {'ok' | 'wake', its queue}: `wake` where it is to go on.
 -- A row of `tasks`: state, when, allow_failure (0 or 1), the gate it waits for, the gates that wait for it. A task is noted
--- once: a second run changes nothing, and says `wake` as long as there is something to do.
-local head = redis.pcall('HMGET', KEYS[1], 'laid', 'queue', 'done', 'total', 'failed', 'told')
+-- once, and in its own round alone (what is late from before a restart is passed over): a second run changes nothing, and says `wake` as long as there is something to do.
+local head = redis.pcall('HMGET', KEYS[1], 'laid', 'queue', 'done', 'total', 'failed', 'told', 'round')
 if head.err or not head[1] then return {'gone'} end
 -- a key of another type, which somebody else wrote: the workflow cannot go on, its tasks can
 local known, left, opened = redis.pcall('HLEN', KEYS[2]), redis.pcall('HLEN', KEYS[3]), redis.pcall('LLEN', KEYS[4])
@@ -26,10 +27,10 @@ local function gate(number)
 end
 
 for i = 2, #ARGV, 2 do
-  local name, state = ARGV[i], ARGV[i + 1]
+  local name, state, round = ARGV[i], string.match(ARGV[i + 1], '^(%S*) ?(%S*)$')
   local row = redis.call('HGET', KEYS[2], name)
   local was, rest, allowed, own, feeds = string.match(row or '', '^(%S+)( %S+ (%d) (%S+) ?(.*))$')
-  if was and not FAILED[was] and not OVER[was] and (FAILED[state] or OVER[state]) then
+  if was and round == (head[7] or '') and not FAILED[was] and not OVER[was] and (FAILED[state] or OVER[state]) then
     local bad = FAILED[state] and allowed == '0'
     if bad then failed = failed + 1 end
     bad = bad or (own ~= '-' and gate(own).bad)
