@@ -315,6 +315,16 @@ def test_a_restart_takes_a_stop_back_that_a_node_has_heard_of_and_not_obeyed(
     server.wait_until_idle()
 
 
+def test_a_run_whose_stop_was_lost_ends_all_the_same_where_a_restart_followed(server, helpers, start_node):
+    start_node()
+    helpers.start_task("sleep", {"seconds": 600}, task_id="T")
+    wait_until(lambda: runs(server, "T") == 1)
+    server.redis.hset("task-T", "control", "stop")  # and no message
+    helpers.restart_task("T")
+    wait_until(lambda: runs(server, "T") == 2)
+    server.wait_for_state("T", "RUNNING")
+
+
 # How long records stay.
 
 

@@ -507,10 +507,17 @@ def test_restart_lets_every_task_wait_and_forgets_how_it_ended(task, state):
 
 
 def test_restart_takes_back_a_stop_and_removes_any_other_control(task):
-    for control, left in (("stop", 1), ("reload", 0), ("restart 1", 1), (None, 0)):
-        task.has(state="WAIT", **({"control": control} if control else {}))
+    now = time.time()
+    for state, control, last, left in (
+        ("WAIT", "stop", now, 1), ("WAIT", "reload", now, 0), ("WAIT", "restart 1", now, 1),
+        ("RUNNING", "restarted 1", now, 1), ("WAIT", "", now, 0), ("RUNNING", "", now, 0),
+        ("STOPPED", "", now, 1), ("STOPPED", "", now - 9, 0), ("STOPPED", "", "nan", 0), ("ERROR", "", now, 0),
+    ):  # fmt: skip
+        task.has(state=state, last_update=last)
+        if control:
+            task.server.redis.hset("task-T", "control", control)
         task.records.restart(b"T")
-        assert task.server.redis.hexists("task-T", "control") == left
+        assert task.server.redis.hexists("task-T", "control") == left, (state, control, last)
     task.records.stop(b"T")
     assert task["control"] == "stop"
 

@@ -447,6 +447,21 @@ def test_emit_publishes_for_the_run_that_owns_the_record_and_returns_its_control
     assert task.records.emit(A, Q, rows[:1]) == [b"stop"]
 
 
+def test_emit_tells_a_run_that_was_stopped_and_restarted_since_it_began(task):
+    task.has(**OURS)
+    task.records.stop(b"T")
+    task.records.restart(b"T")
+    assert task.records.emit(A, Q, [(b"T", b"20", b"", "")]) == [b"restart"]
+    assert task.finish("STOPPED") == [b"restarted", b"WAIT", b""]
+    assert task.begin(21)[0] == b"run"
+    assert task.records.emit(A, Q, [(b"T", b"21", b"", "")]) == [b""]
+    assert task.finish("STOPPED", fence=21) == [b"restarted", b"WAIT", b""], "a message that came late"
+    task.begin(22)
+    task.records.stop(b"T")
+    assert task.finish("STOPPED", fence=22)[:2] == [b"ok", b"STOPPED"]
+    assert task["control"] is None
+
+
 @pytest.mark.parametrize("change", [{"fence": 21}, {"node": B}, {"at": MAIL}, {"closed": 20}])
 def test_emit_refuses_a_run_that_does_not_own_its_record(task, change):
     task.has(**{**OURS, **change})

@@ -111,6 +111,7 @@ class Node:
     def _connect_services(self) -> None:
         self.report.on_fenced = self.stopper.drop
         self.report.on_stop = self.stopper.stop
+        self.report.on_restart = self.stopper.make_way
         self.closing.on_parked = lambda queue: self.promoters[queue].note()
         self.stopper.restart = self.starter.begin_again
         self.stopper.on_early_stop = self.probation.wake

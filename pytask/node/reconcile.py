@@ -204,3 +204,5 @@ class Reconcile(Service):
                     self.stopper.drop(run)
                 elif verdict == b"stop":  # or it did not answer: it is asked again
                     self.stopper.stop(run)
+                elif verdict == b"restart":
+                    self.stopper.make_way(run)

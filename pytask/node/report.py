@@ -43,6 +43,7 @@ class Report(Outbox):
         self.closing = closing
         self.on_fenced: Callable[[Run], None] = lambda _run: None
         self.on_stop: Callable[[Run], None] = lambda _run: None
+        self.on_restart: Callable[[Run], None] = lambda _run: None
         self._room = Event()
         self._event_bytes = 0  # of events that are not sent yet
         self._keep = keep_of(state.settings)
@@ -93,6 +94,8 @@ class Report(Outbox):
                 self.on_fenced(run)
             elif verdict == b"stop":
                 self.on_stop(run)
+            elif verdict == b"restart":
+                self.on_restart(run)
 
     def _send_kept_finishes(self, queue: QueueKeys, node: bytes, rows: list[Row]) -> None:
         self._send_finishes(queue, node, rows, self._keep)

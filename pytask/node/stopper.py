@@ -54,6 +54,11 @@ class Stopper:
         else:
             self.end(run, states.STOPPED)
 
+    def make_way(self, run: Run) -> None:
+        """End a run that was stopped and restarted since it began, the message lost: its record waits already."""
+        if not self._steers(run):
+            self.end(run, states.STOPPED)
+
     def _steers(self, run: Run) -> bool:
         """Does its task steer others? Its object may not be made yet."""
         task_class = self.state.classes.get((run.name or b"").decode("utf-8", "replace"))

@@ -167,10 +167,10 @@ local function note_use(key, h)
   if h.service and h.revision and h.uses ~= h.revision then redis.call('HSET', key, 'uses', h.revision) end
 end
 
--- did a restart take a stop back so shortly before that its message came only now?
+-- did a restart follow a stop so shortly before that the message of that stop came only now?
 local UNDER_WAY = 3 -- seconds
 local function is_taken_back(control)
-  local since = number(string.match(control or '', '^restart ([%d.]+)$'))
+  local since = number(string.match(control or '', '^restart%a* ([%d.]+)$'))
   return since and math.abs(instant - since) < UNDER_WAY
 end
 
@@ -301,6 +301,9 @@ local function begin(key, fence, lost, early)
     h.backoff = nil
   end
   note_use(key, h)
+  if h.control and string.sub(h.control, 1, 8) == 'restart ' then
+    redis.call('HSET', key, 'control', 'restarted' .. string.sub(h.control, 8))
+  end
   redis.call('PERSIST', key)
   redis.call('PUBLISH', key, running(attempt))
   return answer('run', h, size, attempt, deliveries, suspect, once, more)

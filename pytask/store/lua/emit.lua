@@ -3,7 +3,8 @@
 -- ARGV  1 node, 2 key of the queue, 3 how many events a stream keeps, 4 how long (ms) it stays without a new one, then for
 --       each: fence, event (JSON; '' asks without publishing), how: '' publishes it, 'keep' puts it into the stream as well,
 --       'progress' writes what it tells into the record's field `progress`
--- Returns for each: 'fenced', 'stop' where the record's `control` says so, or ''. A second run publishes a second time.
+-- Returns for each: 'fenced', 'stop' where the record's `control` says so, 'restart' where it says that this run was stopped
+-- and restarted since it began, or ''. A second run publishes a second time.
 local out, verdicts, kept = {}, {}, {}
 local keep, ttl = ARGV[3], ARGV[4]
 local HEAD = #'{"event":"progress","data":'
@@ -27,7 +28,8 @@ for i = 1, #KEYS, 2 do
   if not verdict then
     local h = redis.pcall('HMGET', key, 'fence', 'node', 'control', 'closed', 'at')
     if h.err or h[1] ~= fence or h[2] ~= ARGV[1] or h[4] == fence or h[5] ~= ARGV[2] then verdict = 'fenced'
-    else verdict = h[3] == 'stop' and 'stop' or '' end
+    elseif h[3] == 'stop' then verdict = 'stop'
+    else verdict = h[3] and string.sub(h[3], 1, 8) == 'restart ' and 'restart' or '' end
     verdicts[key .. fence] = verdict
   end
   if verdict ~= 'fenced' and event ~= '' then

@@ -19,10 +19,10 @@ local function when(text)
   return string.format('%.6f', math.max(math.min(n, 1e12), 0))
 end
 
--- did a restart take a stop back so shortly before that its message came only now?
+-- did a restart follow a stop so shortly before that the message of that stop came only now?
 local UNDER_WAY = 3 -- seconds
 local function is_taken_back(control)
-  local since = tonumber(string.match(control or '', '^restart ([%d.]+)$') or '')
+  local since = tonumber(string.match(control or '', '^restart%a* ([%d.]+)$') or '')
   return since and math.abs(tonumber(now) - since) < UNDER_WAY
 end
 
