@@ -25,8 +25,8 @@ KEY_TABLE = (
         "<ns>task-<id>",
         "hash",
         "task",
-        "producer, create, draft, begin, finish, emit, unknown, survive, restart, stop, unhold, skip, cleanup, "
-        "purge, equip, discharge",
+        "producer, create, draft, begin, finish, emit, unknown, survive, restart, stop, want_stop, unhold, skip, "
+        "cleanup, purge, equip, discharge",
         "until Cleanup or its producer removes it",
         "the record of a task",
     ),

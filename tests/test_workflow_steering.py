@@ -360,12 +360,30 @@ def keys_of_W(server):
     return [key for key in server.redis.scan_iter("*", count=10_000) if b"W" in key]
 
 
-def test_a_stop_that_comes_late_makes_no_record(store, server):
-    store.records.want_stop(b"gone")
-    assert server.redis.keys("*") == []
-    server.redis.hset("task-W", "task", "pytask/workflow")
-    store.records.want_stop(b"W")
-    assert server.field("W", "control") == "stop"
+def test_a_stop_that_is_heard_late_makes_no_record_and_undoes_no_restart(store, server):
+    assert store.records.want_stop(b"gone", b"5") is False
+    server.redis.set("task-text", "no hash")
+    assert store.records.want_stop(b"text", b"5") is False
+    for state, fence, noted in (
+        ("RUNNING", 5, True), ("HELD", 5, True), ("WAIT", 5, False), ("RUNNING", 6, False), ("STOPPED", 5, False),
+    ):  # fmt: skip
+        server.redis.hset("task-W", mapping={"task": "pytask/workflow", "state": state, "fence": fence})
+        assert store.records.want_stop(b"W", b"5") is noted
+        assert server.redis.hdel("task-W", "control") == noted
+    assert sorted(server.redis.keys("*")) == [b"task-W", b"task-text"]
+
+
+def test_a_published_stop_reaches_a_workflow_between_its_steps(app, start_node, server):
+    for _ in range(2):
+        start_node()
+    handles = [app.start_workflow([["sleep"], [("sleep", {"seconds": 600})], ["noop"]]) for _ in range(4)]
+    for handle in handles:
+        wait_until(lambda handle=handle: states_of(handle)["1"] == "RUNNING" and server.state(handle) == "HELD")
+    wait_until(lambda: not any(h.encode() in server.redis.hgetall("{new-task}:claims") for h in handles))
+    for handle in handles:
+        server.redis.publish(f"task-{handle}-control", "stop")
+        assert handle.wait(20) == "STOPPED"
+        assert states_of(handle) == {"0": "SUCCESS", "1": "STOPPED", "2": "SKIPPED"}
 
 
 def test_a_step_that_comes_late_leaves_nothing_of_a_removed_workflow(store, server):

@@ -93,6 +93,7 @@ class Closing(Outbox):
         elif state == HELD and due == b"stop":
             self.send_elsewhere(run, run.queue.key)
         elif state == HELD:
+            self.state.held.note(run)
             self.release(run, "none")
         elif state in ENDED:
             self.add(self._ended if run.cleanup else self._releases, run, ENDS[state])

@@ -87,6 +87,8 @@ class Control(Service):
             self._act(run, message.data)
         elif task_id in self.local.runs:
             self.local.control(task_id, message.data)
+        elif message.data == b"stop":
+            self.stopper.stop_held(task_id)
 
     def _act(self, run: Run, data: bytes) -> None:
         if data == b"stop":

@@ -15,6 +15,7 @@ from gevent.event import Event
 from pytask.hooks import Hooks, NodeInfo
 from pytask.keys import QueueKeys
 from pytask.names import queue_label
+from pytask.node.held import Held
 from pytask.node.replica import ServiceCounts
 from pytask.node.run import Registry
 from pytask.settings import Settings
@@ -50,6 +51,7 @@ class NodeState:
         self.queue_names = list(self.queues)
         self.registry = Registry(settings.concurrency, settings.queues.plans)
         self.counts = ServiceCounts()
+        self.held = Held()
         self.accepting = Event()
         self.wanted = False  # is it to take tasks, whenever it can? Not while it is paused, nor at its end
         self.given_up = b""  # the last id under which this node ended its runs by itself, or was declared dead

@@ -15,6 +15,7 @@ import gevent
 from pytask import states, wire
 from pytask.context import current
 from pytask.errors import StoreError
+from pytask.keys import QueueKeys
 from pytask.node import outcome as outcomes
 from pytask.node.outcome import ABANDON, DROP, RELOAD, failure
 from pytask.node.run import BEGIN, RELEASE, RUN, Run
@@ -50,7 +51,7 @@ class Stopper:
             run.stop_wanted = True
             self.on_early_stop()
         elif self._steers(run):
-            gevent.spawn(self._tell_steering, run)
+            gevent.spawn(self._tell_steering, run.id, run.queue, run.fence)
         else:
             self.end(run, states.STOPPED)
 
@@ -64,13 +65,19 @@ class Stopper:
         task_class = self.state.classes.get((run.name or b"").decode("utf-8", "replace"))
         return task_class is not None and task_class.steers
 
-    def _tell_steering(self, run: Run) -> None:
+    def stop_held(self, task_id: bytes) -> None:
+        """A stop of an id that does not run here: it may be that of a workflow whose last step was taken here."""
+        found = self.state.held.take(task_id)
+        if found is not None:
+            gevent.spawn(self._tell_steering, task_id, *found)
+
+    def _tell_steering(self, task_id: bytes, queue: QueueKeys, fence: bytes) -> None:
         """What steers others stops these first: the wish stands in its record, and its next run obeys it."""
         try:
-            self.state.store.records.want_stop(run.id)
-            self.state.store.queues.push_to_key(run.queue.key, [run.id])
+            if self.state.store.records.want_stop(task_id, fence):
+                self.state.store.queues.push_to_key(queue.key, [task_id])
         except StoreError as error:
-            log.warning("the stop of id %s cannot be noted: %s", wire.shown(run.id), wire.shown(str(error), 200))
+            log.warning("the stop of id %s cannot be noted: %s", wire.shown(task_id), wire.shown(str(error), 200))
 
     def time_out(self, run: Run) -> None:
         """The attempt takes too long."""

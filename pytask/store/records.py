@@ -163,12 +163,9 @@ class Records:
                 self.client.pipeline(commands)
         return [(a[0], a[3] if a[2] else None) if a.__class__ is list else (a, None) for a in answers]
 
-    def want_stop(self, task_id: bytes) -> None:
-        """Note a stop in a record; nothing where there is none, as one that was removed."""
-        key = self.keys.task(task_id)
-        _, is_there = self.client.pipeline([("HSET", key, "control", "stop"), ("HEXISTS", key, "task")])
-        if not is_there:
-            self.client.execute("HDEL", key, "control")
+    def want_stop(self, task_id: bytes, fence: bytes) -> bool:
+        """Note a stop in the record of what steers others; False where its last run is not that of this fence."""
+        return bool(self.client.call("want_stop", (self.keys.task(task_id),), (fence,)))
 
     def drop_workflow(self, ids: Sequence[bytes]) -> None:
         """There is no such workflow any more: from now on these are tasks like any other."""
