@@ -19,7 +19,9 @@ points.install(os.environ.get(points.VARIABLE, ""))
 
 @app.add_task
 class Note(Task):
-    """Notes each of its runs in the list `fired:<name>`, outside its record."""
+    """Notes each of its runs in the list `fired:<name>`, outside its record; one that the death of its node cut
+    short, and that follows for that reason, is the same one.
+    """
 
     NAME = "note"
 
@@ -28,7 +30,8 @@ class Note(Task):
 
     def start(self):
         name, _, when = self.id.rpartition("@")
-        self.redis.rpush(f"fired:{name}", when)
+        if not self.deliveries or self.redis.lpos(f"fired:{name}", when) is None:
+            self.redis.rpush(f"fired:{name}", when)
         return self.word
 
 

@@ -6,7 +6,7 @@ import pytest
 from chaos.cluster import Cluster
 from conftest import Server, wait_until
 from redis.cluster import key_slot
-from test_schedules import APP, assert_each_once, define, field, fired, wait_for_fires
+from test_schedules import APP, define, field, fired, wait_for_each_once, wait_for_fires
 
 from pytask import PyTask
 
@@ -33,11 +33,11 @@ def test_each_fire_happens_once_and_raw_commands_add_change_and_pause(deployment
     nodes = [start_node(app=APP, result_ttl="0") for _ in range(3)]
     define(server, "raw", cron="* * * * * *", tz="+05:45")
     for name in "abc":
-        assert_each_once(wait_for_fires(server, name, 8), 0.5)
+        wait_for_each_once(server, name, 8, 0.5)
     nodes[0].kill()
     for name in "abc":
-        assert_each_once(wait_for_fires(server, name, len(fired(server, name)) + 6), 0.5)
-    assert_each_once(wait_for_fires(server, "raw", 3), 1)
+        wait_for_each_once(server, name, len(fired(server, name)) + 6, 0.5)
+    wait_for_each_once(server, "raw", 3, 1)
     define(server, "raw", paused="1")
     wait_until(lambda: field(server, "raw", "next") is None, "it is paused")
     before = len(fired(server, "raw"))
@@ -54,7 +54,7 @@ def test_another_node_finishes_what_one_has_won_that_died(point, server, start_n
     doomed = start_node(app=APP, ready=False, test_point=f"{point}:3", result_ttl="0")
     assert doomed.wait() == -9
     start_node(app=APP, result_ttl="0")
-    assert_each_once(wait_for_fires(server, "s", 8), 0.5)
+    wait_for_each_once(server, "s", 8, 0.5)
 
 
 def test_schedules_go_on_after_the_server_of_their_list_failed_over(deployment, server, start_node):
@@ -63,4 +63,4 @@ def test_schedules_go_on_after_the_server_of_their_list_failed_over(deployment, 
     define(server, "s", every="0.5", missed="all")
     wait_for_fires(server, "s", 3)
     deployment.fail_over(deployment.owner(server.redis.keyslot("schedules")))
-    assert_each_once(wait_for_fires(server, "s", len(fired(server, "s")) + 8), 0.5)
+    wait_for_each_once(server, "s", len(fired(server, "s")) + 8, 0.5)
