@@ -4,7 +4,7 @@
 
 A request comes on the socket FD, as JSON behind its length, with the child's standard streams as descriptors:
 `{"start": [words of the command], "cwd": ..., "environ": {...}}` is answered by the child's id, `{"status": ID}`
-by its exit status, as Popen gives it, or null while it runs. A child is what `python -m pytask` is once its
+by its exit status, as Popen gives it, once it has ended. A child is what `python -m pytask` is once its
 imports are done; it runs to the ordinary end of the interpreter. The end of the socket ends them all.
 """
 
@@ -66,10 +66,8 @@ def receive(own: socket.socket, count: int) -> bytes:
     return found
 
 
-def status_of(pid: int, children: set[int]) -> int | None:
-    ended, status = posix.waitpid(pid, os.WNOHANG)
-    if not ended:
-        return None
+def status_of(pid: int, children: set[int]) -> int:
+    _, status = posix.waitpid(pid, 0)
     children.discard(pid)
     return os.waitstatus_to_exitcode(status)
 
