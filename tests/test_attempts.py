@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from conftest import Server, StartNode, wait_until
+from conftest import ON_ONE_SERVER, Server, StartNode, wait_until
 
 from pytask import PyTask, Task
 from pytask.errors import InvalidInputError
@@ -217,6 +217,7 @@ def test_a_task_that_waits_for_its_next_attempt_is_stopped_at_once(
     server.wait_for_state("W", "STOPPED")
 
 
+@ON_ONE_SERVER
 def test_the_next_attempt_is_made_by_another_node_where_the_first_died(server, start_node):
     first = start_node()
     create(server, "K", "boom", retries="1", retry_delay="3")
@@ -227,6 +228,7 @@ def test_the_next_attempt_is_made_by_another_node_where_the_first_died(server, s
     assert server.field("K", "attempt") == "2"
 
 
+@ON_ONE_SERVER
 def test_a_death_of_the_node_is_no_attempt(server, start_node):
     first = start_node()
     create(server, "L", "sleep", '{"seconds": 600}', retries="1", timeout="1000")
@@ -272,6 +274,7 @@ def test_options_of_many_tasks_reach_their_records_and_their_queues(server: Serv
     assert server.field("c", "queue") == "mail"
 
 
+@ON_ONE_SERVER
 def test_a_reload_goes_by_the_timeout_that_the_record_names_by_then(server, events, start_node):
     start_node()
     create(server, "R", "loop", timeout="1500ms")

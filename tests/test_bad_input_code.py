@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conftest import Events, Server, StartNode, wait_until
+from conftest import ON_ONE_SERVER, Events, Server, StartNode, wait_until
 from test_bad_input import Attack, guarded, row
 
 
@@ -173,6 +173,7 @@ def test_a_context_that_raises_ends_as_exception_and_one_that_swallows_as_succes
 # How a task takes a stop.
 
 
+@ON_ONE_SERVER
 @row("a task that swallows GreenletExit is told to stop or reload")
 @pytest.mark.parametrize("message", ["stop", "reload"])
 def test_a_task_that_swallows_its_end_is_stopped_and_left_behind(attack, message):
@@ -188,6 +189,7 @@ def test_a_task_that_swallows_its_end_is_stopped_and_left_behind(attack, message
     attack.end(0)
 
 
+@ON_ONE_SERVER
 @row("a task that swallows GreenletExit when its node ends")
 def test_a_task_that_swallows_its_end_does_not_hold_the_end_of_the_node_up(attack):
     attack.start("--grace", "0.5")
@@ -216,6 +218,7 @@ def test_a_stop_that_raises_stops_the_task_all_the_same(attack, task, said):
     attack.wait_for_log(f"stop() of id 'S' raised {said}")
 
 
+@ON_ONE_SERVER
 @row("`stop()` hangs")
 def test_a_stop_that_hangs_stops_the_task_after_five_seconds(attack):
     attack.start()
@@ -227,6 +230,7 @@ def test_a_stop_that_hangs_stops_the_task_after_five_seconds(attack):
     attack.wait_for_log("stop() of id 'S' took over 5 s")
 
 
+@ON_ONE_SERVER
 @row("`stop()` hangs")
 def test_a_stop_that_hangs_does_not_hold_the_end_of_the_node_up(attack):
     attack.start(app="hastyapp:app")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conftest import Events, Server, StartNode, wait_until
+from conftest import ON_ONE_SERVER, Events, Server, StartNode, wait_until
 from test_bad_input import Attack, guarded, row
 
 MEGABYTE = "x" * 1_000_000
@@ -252,6 +252,7 @@ def test_a_record_of_many_fields_is_run(attack):
     attack.ends("M", "SUCCESS", '{"n":1}')
 
 
+@ON_ONE_SERVER
 @row("a field `fence`, `node` or `at` that is written over while the task runs")
 def test_a_run_whose_record_says_that_it_is_another_ends_without_a_word(attack):
     attack.start(node_timeout="4")
@@ -270,6 +271,7 @@ def test_a_run_whose_record_says_that_it_is_another_ends_without_a_word(attack):
         assert attack.server.state(task_id) == "RUNNING"
 
 
+@ON_ONE_SERVER
 @row("a field `fence`, `node` or `at` that was written over, and the id is pushed again")
 def test_a_record_that_was_written_over_is_run_anew_by_a_push(attack):
     attack.start(node_timeout="4")

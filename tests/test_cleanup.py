@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from conftest import wait_until
+from conftest import ON_ONE_SERVER, wait_until
 
 from pytask import PyTask, Task, states
 from pytask.errors import ConfigurationError
@@ -366,6 +366,7 @@ def test_a_handler_that_is_not_there_is_told(path):
         load_handler(path)
 
 
+@ON_ONE_SERVER
 def test_what_a_killed_cleanup_had_taken_is_handled_by_another_one(server, start_cleanup):
     server.redis.set("hold", "1")
     ids = [f"t{number}" for number in range(20)]

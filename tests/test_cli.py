@@ -14,7 +14,7 @@ import nursery
 import pytest
 import redis
 from commands import environment, run
-from conftest import Server, wait_until
+from conftest import ON_ONE_SERVER, Server, wait_until
 from terminal import Terminal
 
 from pytask.cli import COMMANDS
@@ -575,6 +575,7 @@ def test_the_client_commands_do_not_import_gevent(server, command):
     assert ran.stderr.splitlines()[-1] == "set()"
 
 
+@ON_ONE_SERVER
 def test_flags_count_more_than_the_environment_and_that_more_than_a_file(server, tmp_path):
     server.redis.hset("task-x", "task", "echo")
     (tmp_path / "settings.toml").write_text(f'redis = "{server.url}"\nnamespace = "other"\n')

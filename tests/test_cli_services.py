@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import wait_until
+from conftest import ON_ONE_SERVER, wait_until
 
 from pytask.cli.services import table
 
 
+@ON_ONE_SERVER
 def test_a_service_is_added_shown_scaled_changed_reloaded_and_removed(cli, server, app, start_node):
     node = start_node(app="serviceapp:app")
     assert cli("services").stdout.split() == ["service", "wanted", "running", "nodes", "restarts", "state"]

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from commands import objects
-from conftest import wait_until
+from conftest import ON_ONE_SERVER, wait_until
 from terminal import Terminal
 
 from pytask import group
@@ -135,6 +135,7 @@ def test_a_task_that_is_no_workflow_is_none(cli, app, server, command):
     assert server.redis.exists("task-plain")
 
 
+@ON_ONE_SERVER
 def test_a_terminal_shows_a_bar_while_a_workflow_is_waited_for(app, server, start_node):
     start_node()
     app.start_workflow([[("sleep", {"seconds": 0.1 * n}) for n in range(30)]], workflow_id="w")

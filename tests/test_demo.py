@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from conftest import HERE, wait_until
+from conftest import HERE, ON_ONE_SERVER, wait_until
 from terminal import Terminal, descendants, lives
 
 from pytask.cli import demo as demo_module
@@ -371,6 +371,7 @@ def lines_of_readme() -> list[str]:
     return [line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines()]
 
 
+@ON_ONE_SERVER
 def test_the_example_works_as_its_readme_says(example, server, events):
     lines = lines_of_readme()
     assert lines[:2] == ["pytask worker tasks:task_app", "pytask watch"]

@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from conftest import wait_until
+from conftest import ON_ONE_SERVER, wait_until
 
 from pytask import PyTask, Task
 from pytask.errors import (
@@ -241,6 +241,7 @@ def test_stopping_a_task_whose_message_gets_lost_still_ends_it(server, helpers, 
     server.wait_for_state("T", "STOPPED")
 
 
+@ON_ONE_SERVER
 def test_a_note_of_an_earlier_claim_stops_no_run_whose_record_asks_for_none(server, helpers, start_node, events):
     """A beat's answer may be read when the claim that it speaks of has ended and the id runs anew."""
     start_node()
@@ -315,6 +316,7 @@ def test_a_task_that_is_not_there_is_told(server, helpers, name):
     assert server.redis.dbsize() == 0
 
 
+@ON_ONE_SERVER
 def test_a_stop_that_is_noted_late_does_not_stop_the_next_run(server, helpers, start_node, events, monkeypatch):
     start_node()
     helpers.start_task("loop", task_id="T")

@@ -259,6 +259,7 @@ def test_a_task_is_restarted_behind_those_that_wait(server, node, app):
 # Deaths.
 
 
+@ON_ONE_SERVER
 def test_the_place_of_a_task_whose_node_was_killed_is_kept_for_it(server, start_node):
     first = start_node(app=APP)
     create(server, "one", "a", "b")
@@ -274,6 +275,7 @@ def test_the_place_of_a_task_whose_node_was_killed_is_kept_for_it(server, start_
     assert most_at_once(server) == 1
 
 
+@ON_ONE_SERVER
 def test_those_in_line_go_on_where_the_node_that_parked_them_was_killed(server, start_node):
     first = start_node(app=APP)
     ids = names(20)

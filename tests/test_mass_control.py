@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from conftest import HERE, wait_until
+from conftest import HERE, ON_ONE_SERVER, wait_until
 
 from pytask import PyTask
 from pytask.errors import InvalidInputError, PyTaskError, TaskStateError
@@ -50,6 +50,7 @@ def test_a_parked_task_is_stopped_at_once_by_the_helper(how, server, helpers, st
     assert runs(server, "T") == 0
 
 
+@ON_ONE_SERVER
 @pytest.mark.parametrize("how", ["due", "retry"])
 def test_a_parked_task_is_stopped_with_raw_commands(how, server, helpers, start_node):
     start_node()

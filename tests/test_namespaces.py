@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import redis
-from conftest import Events, wait_until
+from conftest import ON_ONE_SERVER, Events, wait_until
 from moves import Broom
 
 from pytask import PyTask
@@ -99,6 +99,7 @@ def test_control_messages_reach_the_task_of_their_namespace_alone(server, apps, 
     wait_for(apps["shop2"], "T", "STOPPED")
 
 
+@ON_ONE_SERVER
 def test_a_monitor_reaps_nobody_of_another_namespace(server, apps, start):
     victim, witness = start("shop"), start("", node_timeout="2")
     apps["shop"].helpers.start_task("sleep", {"seconds": 0.1}, task_id="T")

@@ -6,7 +6,7 @@ import random
 import signal
 
 import pytest
-from conftest import wait_until
+from conftest import ON_ONE_SERVER, wait_until
 
 from pytask.node.probation import LONG_ENOUGH, has_room, most_together, turn
 
@@ -159,6 +159,7 @@ def most_at_once(server, ids: list[str]) -> int:
     return most
 
 
+@ON_ONE_SERVER
 def test_suspects_of_the_last_degree_run_one_by_one_beside_all_that_is_clean(server, start_node):
     start_node()
     server.create("clean", "sleep", '{"seconds": 600}')
@@ -175,6 +176,7 @@ def test_suspects_of_the_last_degree_run_one_by_one_beside_all_that_is_clean(ser
     assert server.state("clean") == "RUNNING"
 
 
+@ON_ONE_SERVER
 def test_suspects_run_few_at_a_time_and_all_of_them_get_their_turn(server, start_node, events):
     start_node("-c", "40")
     ids = [f"s{number}" for number in range(60)]
@@ -190,6 +192,7 @@ def test_suspects_run_few_at_a_time_and_all_of_them_get_their_turn(server, start
     assert not server.redis.exists("{new-task}:due", "{new-task}:again")
 
 
+@ON_ONE_SERVER
 def test_a_suspect_that_runs_for_long_enough_is_clean_and_the_next_one_starts(server, start_node):
     start_node(app="probationapp:app")
     for task_id in "ABC":
@@ -248,6 +251,7 @@ def test_a_task_that_waits_for_its_probation_goes_back_when_its_node_ends(server
     assert server.deliveries("T") == 0
 
 
+@ON_ONE_SERVER
 def test_a_task_that_waits_for_its_probation_survives_the_death_of_its_node_uncounted(server, start_node):
     node = busy(server, start_node)
     node.kill()

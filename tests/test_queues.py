@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from conftest import wait_until
+from conftest import ON_ONE_SERVER, wait_until
 from moves import A, Broom, Queue
 
 from pytask.errors import ConfigurationError, InvalidInputError, StoreRefused, TaskGone
@@ -244,6 +244,7 @@ def test_two_purges_at_a_time_remove_each_task_once(server, queue, helpers):
     assert first.remove_some() is None
 
 
+@ON_ONE_SERVER
 def test_what_a_dead_node_had_begun_goes_back_and_is_not_purged(server, helpers, start_node):
     node = start_node()
     helpers.start_task("sleep", {"seconds": 600}, task_id="T")

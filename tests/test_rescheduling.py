@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import wait_until
+from conftest import ON_ONE_SERVER, wait_until
 
 DIED = "its node died while it ran, and it may start only once (rescheduling is false)"
 CUT = "its node ended while it ran, and it may start only once (rescheduling is false)"
@@ -13,6 +13,7 @@ def starts(server, task_id: str) -> int:
     return server.redis.llen(f"runs:{task_id}")
 
 
+@ON_ONE_SERVER
 @pytest.mark.parametrize("how", ["class", "field", "helper"])
 def test_a_task_that_may_start_only_once_is_lost_with_its_node(server, start_node, app, events, how):
     node = start_node()
@@ -34,6 +35,7 @@ def test_a_task_that_may_start_only_once_is_lost_with_its_node(server, start_nod
     assert starts(server, "T") == 1
 
 
+@ON_ONE_SERVER
 def test_a_producer_may_allow_what_the_class_does_not(server, start_node, app):
     node = start_node()
     app.helpers.start_tasks([{"task": "once", "data": {"seconds": 600}, "task_id": "T", "rescheduling": True}])

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 import ujson
-from conftest import Server, wait_until
+from conftest import ON_ONE_SERVER, Server, wait_until
 
 from pytask import PyTask, states, waiting, wire
 from pytask.embedded import EmbeddedServer
@@ -452,6 +452,7 @@ def test_ten_thousand_results_are_waited_for_at_once(server, helpers):
     wait_until(lambda: not server.redis.pubsub_channels("task-*"), "nobody listens any more")
 
 
+@ON_ONE_SERVER
 def test_a_thousand_threads_wait_on_one_connection(server, helpers):
     handles = helpers.start_tasks([("echo",)] * 1000)
     with ThreadPoolExecutor(1000) as pool:
@@ -690,6 +691,7 @@ def output_of(process: subprocess.Popen[str]) -> str:
     return out
 
 
+@ON_ONE_SERVER
 def test_a_thousand_greenlets_wait_and_those_that_are_killed_leave_nothing_behind(server):
     process = run_script(GREENLETS, server)
     wait_until(lambda: server.redis.exists("task-ready"), "some were killed")
@@ -701,6 +703,7 @@ def test_a_thousand_greenlets_wait_and_those_that_are_killed_leave_nothing_behin
     assert output_of(process) == f"all of them {ids[0]}\n"
 
 
+@ON_ONE_SERVER
 def test_ctrl_c_ends_a_wait_and_leaves_nothing_behind(server):
     process = run_script(INTERRUPTED, server)
     wait_for_listener(server, "never")

@@ -10,7 +10,7 @@ import time
 
 import nursery
 import pytest
-from conftest import HERE, wait_until
+from conftest import HERE, ON_ONE_SERVER, wait_until
 from moves import A, Broom
 from terminal import Terminal
 
@@ -50,6 +50,7 @@ def test_a_node_puts_a_lost_task_back_and_says_so(server, start_node, events):
     assert not server.redis.exists("{new-task}:sweep", f"task-{task_id}"), "it leaves with its node"
 
 
+@ON_ONE_SERVER
 def test_one_node_sweeps_and_another_takes_over_when_it_dies(server, start_node):
     nodes = [start_node(**FAST) for _ in range(2)]
     first = wait_until(lambda: lease_of(server))
@@ -67,6 +68,7 @@ def test_one_node_sweeps_and_another_takes_over_when_it_dies(server, start_node)
     assert lease_of(server) == other.node_id
 
 
+@ON_ONE_SERVER
 @pytest.mark.parametrize("point", ["before-rescue", "after-rescue"])
 def test_a_node_that_dies_while_it_puts_back_loses_nothing(server, start_node, tmp_path, monkeypatch, point):
     monkeypatch.setenv("PYTHONPATH", f"{HERE}:{os.environ.get('PYTHONPATH', '')}")
@@ -88,6 +90,7 @@ def test_a_node_that_dies_while_it_puts_back_loses_nothing(server, start_node, t
     server.wait_until_idle()
 
 
+@ON_ONE_SERVER
 def test_a_busy_system_is_left_alone(server, start_node, app, events):
     """Sweeps back to back, without a pause between their looks: what moves is never taken for lost."""
     nodes = [start_node(sweep_interval="0", node_timeout="5") for _ in range(2)]
@@ -119,6 +122,7 @@ def test_an_interval_of_0_starts_no_sweep(server, start_node):
     assert "pytask/sweep" not in node.text()
 
 
+@ON_ONE_SERVER
 def test_a_run_whose_claim_was_lost_takes_it_again_and_is_not_run_twice(server, start_node):
     start_node(**FAST)
     server.create("T", "sleep", '{"seconds": 8}')
@@ -128,6 +132,7 @@ def test_a_run_whose_claim_was_lost_takes_it_again_and_is_not_run_twice(server, 
     assert server.redis.llen("runs:T") == 1
 
 
+@ON_ONE_SERVER
 def test_what_was_claimed_is_run_again_where_the_whole_slot_of_the_queue_is_lost(server, start_node):
     """Nodes come back under new ids; what waited with a state, ran, or was parked goes on."""
     start_node(**FAST)
@@ -179,6 +184,7 @@ def test_the_command_prints_json_for_programs(server):
     assert "queue odd cannot be read" in sweep(server, "--pause", "0").stderr
 
 
+@ON_ONE_SERVER
 def test_the_command_waits_as_long_as_the_nodes_would(server, monkeypatch):
     monkeypatch.setenv("PYTASK_NODE_TIMEOUT", "2")
     server.redis.hset("task-T", mapping={"task": "noop", "state": "WAIT"})
@@ -199,6 +205,7 @@ def test_the_command_refuses_a_pause_that_is_none(server, pause):
     assert "Traceback" not in sweep(server, "--pause", pause, status=2).stderr
 
 
+@ON_ONE_SERVER
 def test_a_terminal_shows_how_long_it_takes(server):
     server.redis.hset("task-T", mapping={"task": "noop", "state": "WAIT"})
     terminal = Terminal([sys.executable, "-m", "pytask", "sweep", "-u", server.url, "--pause", "2.5"])

@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from conftest import Events, Server, StartNode, wait_until
+from conftest import ON_ONE_SERVER, Events, Server, StartNode, wait_until
 
 from pytask import Task
 from pytask.errors import InvalidInputError
@@ -18,6 +18,7 @@ def kept(server: Server, task_id: str) -> list[dict]:
     return [json.loads(row[b"event"]) for _, row in server.redis.xrange(f"{{task-{task_id}}}:events")]
 
 
+@ON_ONE_SERVER
 def test_progress_is_sent_at_most_ten_times_a_second_and_the_last_one_in_any_case(server, events, start_node):
     start_node()
     server.create("P", "busy", json.dumps({"count": COUNT, "seconds": 1.0}))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import wait_until
+from conftest import ON_ONE_SERVER, wait_until
 
 APP = "limitapp:app"
 
@@ -139,6 +139,7 @@ def test_a_raw_task_and_a_helper_agree_on_what_is_the_same(server, node, start):
     assert first in server.field("raw", "output")
 
 
+@ON_ONE_SERVER
 def test_a_lock_outlives_the_death_of_its_node_with_its_task(server, start_node, start):
     doomed = start_node(app=APP)
     first = start(unique=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import nursery
 import pytest
 import redis
-from conftest import HERE, Events, wait_until
+from conftest import HERE, ON_ONE_SERVER, Events, wait_until
 
 
 def run_worker(*options: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -198,6 +198,7 @@ def test_sighup_starts_the_program_anew(start_node, server, tmp_path):
     assert not pid_file.exists()
 
 
+@ON_ONE_SERVER
 def test_a_task_that_blocks_the_hub_is_named_and_its_node_is_not_declared_dead(start_node, server):
     node, other = start_node(), start_node()
     seen = Events(redis.Redis.from_url(server.url), "node-*")
@@ -214,6 +215,7 @@ def test_a_task_that_blocks_the_hub_is_named_and_its_node_is_not_declared_dead(s
     seen.close()
 
 
+@ON_ONE_SERVER
 def test_a_node_that_is_blocked_for_too_long_ends_itself_and_others_take_over(start_node, server):
     first = start_node(block_warning="0.5", block_timeout="2")
     server.create("B", "block-once", '{"seconds": 60}')
@@ -227,6 +229,7 @@ def test_a_node_that_is_blocked_for_too_long_ends_itself_and_others_take_over(st
 # A parent with several nodes.
 
 
+@ON_ONE_SERVER
 def test_a_parent_replaces_a_node_that_dies_and_puts_its_tasks_back_at_once(start_node, server):
     parent = start_node("-p", "2", "--grace", "0", node_timeout="60")
     wait_until(lambda: len(node_ids(server)) == 2)
@@ -245,6 +248,7 @@ def test_a_parent_replaces_a_node_that_dies_and_puts_its_tasks_back_at_once(star
     wait_until(lambda: not any(map(alive, parent.children)))
 
 
+@ON_ONE_SERVER
 def test_a_parent_replaces_its_nodes_one_by_one_at_sighup(start_node, server):
     parent = start_node("-p", "2")
     wait_until(lambda: len(node_ids(server)) == 2)
@@ -279,6 +283,7 @@ def test_a_parent_ends_at_a_signal_while_it_replaces_its_nodes(start_node, serve
     assert not node_ids(server)
 
 
+@ON_ONE_SERVER
 def test_the_nodes_of_a_killed_parent_end(start_node, server):
     parent = start_node("-p", "2")
     wait_until(lambda: len(node_ids(server)) == 2)
@@ -287,6 +292,7 @@ def test_the_nodes_of_a_killed_parent_end(start_node, server):
     wait_until(lambda: not any(map(alive, parent.children)), "they end too")
 
 
+@ON_ONE_SERVER
 def test_a_crash_loop_ends_the_parent_with_an_error(server, tmp_path):
     (tmp_path / "dies.py").write_text(
         "import os\nfrom pytask import PyTask\napp = PyTask()\n"
@@ -350,6 +356,7 @@ def test_a_node_that_is_paused_or_full_keeps_no_id_to_itself(start_node, server)
     full.kill()
 
 
+@ON_ONE_SERVER
 def test_a_parent_outlives_nodes_that_a_task_kills(server, start_node):
     """More deaths than failed starts would be forgiven: the task is LOST in the end, and the nodes work."""
     parent = start_node("-p", "2")

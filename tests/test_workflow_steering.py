@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from chaos import points
-from conftest import wait_until
+from conftest import ON_ONE_SERVER, wait_until
 
 from pytask import PyTask, group, step
 from pytask.store.addresses import resolve_target
@@ -289,6 +289,7 @@ def test_a_cleanup_that_dies_in_the_midst_of_a_workflow_leaves_it_to_the_next(ap
     wait_until(lambda: keys_of(server, handle) == [])
 
 
+@ON_ONE_SERVER
 def test_a_workflow_that_is_cut_short_leaves_nothing_behind_and_can_be_restarted(app, start_node, server, store):
     start_node(failure_ttl="4", result_ttl="4")
     stages = [[("pause", {"seconds": 1}), "noop"], ["noop"], ["noop"]]
