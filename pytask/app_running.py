@@ -99,31 +99,31 @@ class AppRunning:
         def make_node(self) -> Any:
             """Of the app."""
 
-    def run(self, processes: int | None = None) -> None:
+    def run(self, processes: int | None = None, *, burst: bool = False) -> None:
         """Be a node until SIGTERM or SIGINT. Returns after a clean end, else raises SystemExit with the status.
 
-        With `processes` this process has so many nodes, each forked off it, and looks after them: see
-        `start_processes`. Where gevent has not patched yet a node does so now, late, and says so; `pytask worker`
-        patches first.
+        With `burst` it also ends when its queues are empty and its tasks have ended. With `processes` this process
+        has so many nodes, each forked off it, and looks after them: see `start_processes`. Where gevent has not
+        patched yet a node does so now, late, and says so; `pytask worker` patches first.
         """
         if processes is not None and not supervision.is_looked_after():
-            status = self._run_processes(processes)
+            status = self._run_processes(processes, burst)
         else:
             if not is_patched():
                 self._patch_late()
                 warn_late()
             _ensure_logging()
-            status = self.run_node(*_looked_after())
+            status = self.run_node(*_looked_after(), burst=burst)
         if status:
             raise SystemExit(status)
 
-    def start_processes(self, count: int, *, daemon: bool = True) -> NodeProcesses:
+    def start_processes(self, count: int, *, daemon: bool = True, burst: bool = False) -> NodeProcesses:
         """Start nodes, each in a process of its own, and return at once.
 
         The processes are forked off this one, so that the program is not run again; code that was imported stays
         as it is when they are replaced. One that dies is replaced. With `daemon` they are ended when this process
-        ends, however it ends; else this process waits for them at its end. Start them before the program starts
-        threads of its own. Raises ConfigurationError.
+        ends, however it ends; else this process waits for them at its end. `burst` is as in `run`. Start them
+        before the program starts threads of its own. Raises ConfigurationError.
         """
         from pytask.forking import Forked
 
@@ -133,7 +133,7 @@ class AppRunning:
         def look_after() -> int:
             self._lock = threading.RLock()
             _ensure_logging()
-            return self._make_parent(count, owner).run()
+            return self._make_parent(count, burst, owner).run()
 
         # No copy is made while another thread makes connections, or imports what that needs.
         with self._lock:
@@ -141,13 +141,13 @@ class AppRunning:
         atexit.register(nodes.wait_at_exit, daemon)
         return nodes
 
-    def _run_processes(self, count: int) -> int:
+    def _run_processes(self, count: int, burst: bool) -> int:
         if threading.current_thread() is not threading.main_thread():  # signals come to the main thread only
-            return self.start_processes(count).wait() or 0
+            return self.start_processes(count, burst=burst).wait() or 0
         self._prepare(count)
         _ensure_logging()
         try:
-            return self._make_parent(count).run()
+            return self._make_parent(count, burst).run()
         finally:
             self.close()
 
@@ -161,12 +161,13 @@ class AppRunning:
             _ = self.url  # the server is that of this process
         _ = self.helpers
 
-    def _make_parent(self, count: int, owner: int | None = None) -> Parent:
+    def _make_parent(self, count: int, burst: bool, owner: int | None = None) -> Parent:
         from pytask.processes import Parent, by_fork
 
-        return Parent(count, by_fork(self._be_forked_node), self.reap_node, owner=owner)
+        start = by_fork(lambda: self._be_forked_node(burst))
+        return Parent(count, start, self.reap_node, owner=owner, burst=burst)
 
-    def _be_forked_node(self) -> int:
+    def _be_forked_node(self, burst: bool) -> int:
         """In the new process: nothing of the one that it is a copy of may be used."""
         self._lock = threading.RLock()
         if self.is_embedded:
@@ -175,7 +176,7 @@ class AppRunning:
         self.disconnect()
         if not is_patched():
             self._patch_late()
-        return self.run_node(*_looked_after(), may_start_anew=False)
+        return self.run_node(*_looked_after(), may_start_anew=False, burst=burst)
 
     def reap_node(self, label: str) -> None:
         """Put back what a node has that is dead for certain. For parents, which have waited for its process."""
@@ -194,24 +195,26 @@ class AppRunning:
     def run_node(
         self,
         parent: int | None = None,
-        on_start: Callable[[Any], None] | None = None,
+        prepare: Callable[[Any], None] | None = None,
         *,
         may_start_anew: bool = True,
+        burst: bool = False,
     ) -> int:
-        """Be a node in this process, which is patched; returns the exit status. For command lines."""
+        """Be a node in this process, which is patched; returns the exit status. For command lines.
+
+        `prepare` is called with the node before it starts.
+        """
         import gevent
 
         from pytask.node.banner import log_banner
         from pytask.node.daemon import Daemon
 
-        def started(node: Any) -> None:
-            log_banner(node)
-            if on_start:
-                on_start(node)
-
         if "GEVENT_TRACK_GREENLET_TREE" not in os.environ:
             gevent.config.track_greenlet_tree = False  # a third of what the birth of a greenlet costs
-        daemon = Daemon(self.make_node(), started, parent)
+        node = self.make_node()
+        if prepare:
+            prepare(node)
+        daemon = Daemon(node, log_banner, parent, burst=burst)
         try:
             status = daemon.run()
         finally:

@@ -177,16 +177,24 @@ class Reaping:
 class Parent:
     """Looks after `count` children. `reap` is called with every id that the node of a dead child has had.
 
-    `owner`: a process id; when that is not this process's parent any more, the children are ended.
+    `owner`: a process id; when that is not this process's parent any more, the children are ended. `burst`: one
+    that ends clean is done, and when all are the parent ends as well.
     """
 
     def __init__(
-        self, count: int, start: Starter, reap: Callable[[str], None], *, owner: int | None = None
+        self,
+        count: int,
+        start: Starter,
+        reap: Callable[[str], None],
+        *,
+        owner: int | None = None,
+        burst: bool = False,
     ) -> None:
         self.count = count
         self.start = start
         self.reaping = Reaping(reap)
         self.owner = owner
+        self.burst = burst
         self.children: list[Child] = []
         self.crashes = 0  # children in a row that died soon
         self.failed_starts = 0  # children in a row that died before they were nodes
@@ -227,6 +235,8 @@ class Parent:
             elif number is not None:
                 self._pass_on(number)
             self._bury()
+            if self.count == 0:
+                return self._end()
             if self.worst in FINAL:
                 self._end()
                 return self.worst
@@ -266,6 +276,10 @@ class Parent:
         for child in [child for child in self.children if child.status is not None]:
             self.children.remove(child)
             status = child.status
+            if self.burst and status == 0:
+                self.count -= 1
+                child.close()
+                continue
             log.error("node process %d died (%s)", child.process.pid, _words(status or 0))
             self._count(status, bool(child.nodes))
             self._reap(child)

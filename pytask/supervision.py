@@ -42,9 +42,8 @@ def tell(label: str) -> None:
 
 
 def tell_parent(node: Any) -> None:
-    """Tell the node's id, now and whenever it changes."""
+    """Let a node that has not started yet tell its id, before it takes tasks and whenever that changes."""
     node.on_identity = tell
-    tell(node.state.label)
 
 
 def has_told() -> bool:

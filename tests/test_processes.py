@@ -118,6 +118,18 @@ def test_a_node_that_is_killed_is_replaced_and_its_task_runs_again(server, app, 
 
 
 @ON_ONE_SERVER
+@pytest.mark.parametrize(
+    "how", ["app.run(burst=True)", "app.run(2, burst=True)", "app.start_processes(2, burst=True).wait()"]
+)
+def test_a_program_goes_on_when_its_nodes_have_nothing_left_to_do(how, server, app, start_program):
+    handles = app.helpers.start_tasks([("nap", {"seconds": 0.1})] * 20)
+    program = start_program(f"{how}\nprint('the end')\n")
+    assert program.wait(40) == 0
+    assert program.stdout.read() == "the program runs\nthe end\n"
+    assert {handle.state() for handle in handles} == {"SUCCESS"}
+
+
+@ON_ONE_SERVER
 def test_nodes_beside_a_program_end_with_it(server, start_program):
     program = start_program(
         "nodes = app.start_processes(2)\n"

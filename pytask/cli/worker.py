@@ -49,6 +49,7 @@ def other_settings(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--grace", metavar="SECONDS", help="How long tasks may go on after a signal to end.")
 @click.option("-p", "--processes", type=click.IntRange(1, 256), default=1, help="Nodes, each a process.")
+@click.option("--burst", is_flag=True, help="End when the queues are empty and all tasks have ended.")
 @other_settings
 @click.option("--pid-file", type=click.Path(dir_okay=False), help="Write the process id here.")
 @click.option("-l", "--log-level", type=click.Choice(LEVELS, case_sensitive=False), help="INFO by default.")
@@ -58,6 +59,7 @@ def worker(
     path: str,
     config: str | None,
     processes: int,
+    burst: bool,
     pid_file: str | None,
     log_level: str | None,
     log_format: str | None,
@@ -71,9 +73,9 @@ def worker(
     flags = _flags(options)
     with _pid_file(pid_file):
         if processes > 1:
-            status = _run_parent(app, path, config, flags, processes)
+            status = _run_parent(app, path, config, flags, processes, burst)
         else:
-            status = _run_node(app, path, config, flags)
+            status = _run_node(app, path, config, flags, burst)
     sys.exit(status)
 
 
@@ -111,21 +113,23 @@ def _pid_file(path: str | None) -> Iterator[None]:
         file.unlink(missing_ok=True)
 
 
-def _run_node(where: str, path: str, config: str | None, flags: dict[str, Any]) -> int:
+def _run_node(where: str, path: str, config: str | None, flags: dict[str, Any], burst: bool) -> int:
     app = load_app(where, path)
     share_logging()
     if supervision.URL in os.environ:
         flags["redis"] = os.environ[supervision.URL]
     app.configure(file=config, **flags)
-    return app.run_node(supervision.get_parent(), supervision.tell_parent)
+    return app.run_node(supervision.get_parent(), supervision.tell_parent, burst=burst)
 
 
-def _run_parent(where: str, path: str, config: str | None, flags: dict[str, Any], processes: int) -> int:
+def _run_parent(
+    where: str, path: str, config: str | None, flags: dict[str, Any], processes: int, burst: bool
+) -> int:
     app = load_app(where, path)
     app.configure(file=config, **flags)
     environ = {supervision.URL: app.url} if app.is_embedded else {}
     try:
-        return Parent(processes, by_command(_child_command(), environ), app.reap_node).run()
+        return Parent(processes, by_command(_child_command(), environ), app.reap_node, burst=burst).run()
     finally:
         app.close()
 

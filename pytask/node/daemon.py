@@ -23,6 +23,7 @@ from greenlet import greenlet as RawGreenlet
 
 from pytask import wire
 from pytask.errors import StoreError, StoreRefused
+from pytask.node.burst import Burst
 from pytask.node.node import Node
 
 log = logging.getLogger("pytask.node")
@@ -59,13 +60,17 @@ def spare_the_collector() -> None:
 class Daemon:
     """Runs a node until it is told to end. `banner` is called once it works.
 
-    With `parent`, a process id, the node also ends when that is not its parent any more.
+    With `parent`, a process id, the node also ends when that is not its parent any more; with `burst` when it has
+    nothing left to do.
     """
 
-    def __init__(self, node: Node, banner: Callable[[Node], None], parent: int | None = None) -> None:
+    def __init__(
+        self, node: Node, banner: Callable[[Node], None], parent: int | None = None, *, burst: bool = False
+    ) -> None:
         self.node = node
         self.banner = banner
         self.parent = parent
+        self.burst = burst
         self._signals: list[int] = []  # appended by signal handlers, read by the greenlet
         self._wake = Event()
         self._waker = gevent.get_hub().loop.async_()
@@ -92,7 +97,10 @@ class Daemon:
             return NO_REDIS
         spare_the_collector()
         self.banner(self.node)
+        ending = gevent.spawn(self._end_when_done) if self.burst else None
         self._wait_for_the_end()
+        if ending is not None:
+            ending.kill()
         log.info("node %s ends: it takes no more tasks", self.node.state.label)
         helper = gevent.spawn(self._hurry_when_told)
         clean = self.node.stop()
@@ -109,6 +117,12 @@ class Daemon:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self._signals.append(number)
         self._waker.send()
+
+    def _end_when_done(self) -> None:
+        Burst(self.node).wait()
+        log.info("the queues are empty and all tasks have ended")
+        self._ends += 1
+        self._wake.set()
 
     def _wait_for_the_end(self) -> None:
         while not self._ends:

@@ -190,6 +190,7 @@ class Node:
         self.control.standing.wait(timeout=5)
         self._call_hooks(self.state.hooks.node_start, START_HOOK_SECONDS)
         self.local.start()
+        self.on_identity(self.state.label)  # before it has tasks: whoever reaps it must know that it may
         for intake in self.intakes:
             intake.start()
         self.state.want(True)

@@ -70,6 +70,16 @@ class Claims:
         owned = as_dict(self.client.execute("HGETALL", self.keys.claims_of(node)))
         return [Claim(task_id, *value.split()) for task_id, value in owned.items()]
 
+    def has_nothing_for(self, node: bytes, kept: int) -> bool:
+        """Does nothing wait (a paused queue holds nothing), and does the node own no more than `kept`?
+
+        Read in the order in which ids move, so that one which moves meanwhile is not missed.
+        """
+        k = self.keys
+        commands = [("LLEN", k.key), ("EXISTS", k.paused), ("LLEN", k.inbox(node)), ("HLEN", k.claims_of(node))]
+        waiting, paused, handed, owned = self.client.pipeline(commands)
+        return (not waiting or bool(paused)) and not handed and owned <= kept
+
     def release(
         self, node: bytes, releases: Iterable[tuple[bytes, bytes, str, bytes]], keep_ended: int = KEEP_ENDED
     ) -> None:
