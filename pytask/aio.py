@@ -32,6 +32,7 @@ from pytask.producing import (
     Batches,
     Classes,
     NewTask,
+    check_front,
     check_one_kind_of_data,
     make_records,
     make_row,
@@ -124,6 +125,7 @@ class AioTasks:
         *,
         task_id: Id | None = None,
         queue: str | None = None,
+        front: bool = False,
         **more: Any,
     ) -> AioTaskHandle:
         """Make a task and push it; returns its id, which is also its handle.
@@ -131,19 +133,23 @@ class AioTasks:
         The other keywords are options (see docs/options.md) where they have the name of one, else data, as in
         `helpers.start_task`. Raises InvalidInputError.
         """
+        check_front(front)
         options = {name: more.pop(name) for name in list(more) if name in OPTIONS}
         check_one_kind_of_data(data, more)
         given = {name: value for name, value in options.items() if value is not None}
         row = make_row(self._classes, task, more if data is None else data, task_id, given, queue)
         batch = Batch(make_records([row]), [row.queue], {0: row.lock} if row.lock else NO_LOCKS)
-        return (await self._create(batch))[0]
+        return (await self._create(batch, front))[0]
 
-    async def start_tasks(self, tasks: Iterable[NewTask], *, queue: str | None = None) -> list[AioTaskHandle]:
+    async def start_tasks(
+        self, tasks: Iterable[NewTask], *, queue: str | None = None, front: bool = False
+    ) -> list[AioTaskHandle]:
         """Make many tasks, in batches of 500; returns their handles in order. See `helpers.start_tasks`."""
+        check_front(front)
         handles: list[AioTaskHandle] = []
         batches = Batches(self._classes, tasks, queue)
         while batch := batches.take():
-            handles += await self._create(batch)
+            handles += await self._create(batch, front)
         return handles
 
     async def start_workflow(self, tasks: Any, /, **options: Any) -> AioTaskHandle:
@@ -151,7 +157,7 @@ class AioTasks:
         starter = Conductor(self._store(), self._queues, self._classes, self._max_data)
         return self.handle(await asyncio.to_thread(lambda: starter.start_workflow(tasks, **options)))
 
-    async def _create(self, batch: Batch) -> list[AioTaskHandle]:
+    async def _create(self, batch: Batch, front: bool) -> list[AioTaskHandle]:
         """Write and push a batch; returns the handles, those of others where these have the locks."""
         store, lost = self._session.store, NO_IDS
         ids = [record.id for record in batch.records]
@@ -160,7 +166,7 @@ class AioTasks:
             won, lost = await asyncio.to_thread(lambda: settle(self._store(), rows))
             batch = batch.with_winners(won, lost)
         for name, records in batch.by_queue():
-            await store.create(records, name)
+            await store.create(records, name, first=front)
         return [AioTaskHandle(wire.id_to_str(lost.get(task_id, task_id)), self) for task_id in ids]
 
     def handle(self, task_id: Id) -> AioTaskHandle:

@@ -16,7 +16,7 @@ from pytask.context import current
 from pytask.errors import InvalidInputError, TaskDefinitionError
 from pytask.handle import TaskHandle
 from pytask.names import importable_name, shown
-from pytask.options import OF_CLASSES, OPTIONS, suggestion
+from pytask.options import OF_CLASSES, OF_STARTS, OPTIONS, suggestion
 from pytask.task import Task
 
 P = ParamSpec("P")
@@ -89,9 +89,9 @@ class TaskFunction(Generic[P, R]):
         return Prepared[P](self, {}).start(*args, **kwargs)
 
     def options(self, **options: Any) -> Prepared[P]:
-        """Options for one start: `f.options(delay=5).start(...)`; those of `start_task`, `task_id` too."""
+        """Options for one start: `f.options(delay=5).start(...)`; those of `start_task`, `task_id`, `front`."""
         for name in options:
-            if name not in OPTIONS and name != "task_id":
+            if name not in OPTIONS and name not in OF_STARTS:
                 raise InvalidInputError(f"there is no option {shown(name)}{suggestion(name)}")
         return Prepared(self, options)
 
@@ -111,7 +111,7 @@ class TaskFunction(Generic[P, R]):
     def _hint(self, kwargs: dict[str, Any]) -> str:
         known = self.task.signature.parameters
         for name in kwargs:
-            if name not in known and name in (*OPTIONS, "task_id"):
+            if name not in known and name in (*OPTIONS, *OF_STARTS):
                 return f" ({name} is an option: {self.function.__name__}.options({name}=...).start(...))"
         return ""
 

@@ -242,6 +242,9 @@ _ROWS = (
 OPTIONS: Mapping[str, Option] = MappingProxyType({row.name: row for row in _ROWS})
 """The table, by name, in the order of the documentation."""
 
+OF_STARTS = ("task_id", "front")
+"""What a start takes by name beside the options: no field of the record."""
+
 OF_CLASSES = tuple(row for row in _ROWS if row.in_class)
 GATES = tuple(row.name for row in _ROWS if row.reader == "limits")
 

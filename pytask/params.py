@@ -15,13 +15,13 @@ from weakref import WeakKeyDictionary
 
 from pytask import wire
 from pytask.errors import ConfigurationError, InvalidInputError, TaskDefinitionError
-from pytask.options import OPTIONS, suggestion
+from pytask.options import OF_STARTS, OPTIONS, suggestion
 
 MISSING = "pydantic is missing: pip install 'pytask-daemon[typed]'"
 MOST_PROBLEMS = 20  # that are told
 MOST_LISTED = 1000  # more than these are only counted: to list them all would take a node's time
 MOST_WORDS = 300  # characters of one problem
-KEYWORDS = frozenset({*OPTIONS, "task_id"})  # of start_task, which a keyword of the data cannot have as a name
+KEYWORDS = frozenset({*OPTIONS, *OF_STARTS})  # of start_task, which a keyword of the data cannot have as a name
 
 PLAIN = re.compile(r"[A-Za-z0-9_.\[\]-]{1,80}")  # places in the data that are told as they are
 

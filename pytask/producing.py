@@ -79,15 +79,18 @@ class Producing:
         rate: str | None = None,
         rate_key: str | None = None,
         title: str | None = None,
+        front: bool = False,
         **task_data: Any,
     ) -> TaskHandle:
         """Make a task and push it; returns its id, which is also its handle.
 
         `task` is a name or a class. The data is a dict, or keywords, not both: data that has the name of an option
         goes in as a dict. The options are those of docs/options.md; None leaves each to the class. Durations are
-        seconds, or text such as `5m`; `due` and `expires` are epoch seconds or an aware datetime. An id that
-        exists already is written over, and runs again only where it waits. Raises InvalidInputError.
+        seconds, or text such as `5m`; `due` and `expires` are epoch seconds or an aware datetime. With `front` it
+        is pushed before all that wait. An id that exists already is written over, and runs again only where it
+        waits. Raises InvalidInputError.
         """
+        check_front(front)
         check_one_kind_of_data(data, task_data)
         options = {
             "due": due, "delay": delay, "expires": expires, "expires_in": expires_in, "timeout": timeout,
@@ -99,30 +102,35 @@ class Producing:
         given = {name: value for name, value in options.items() if value is not None}
         row = make_row(self.classes, task, task_data if data is None else data, task_id, given, queue)
         batch = Batch(make_records([row]), [row.queue], {0: row.lock} if row.lock else NO_LOCKS)
-        return self._create(batch)[0]
+        return self._create(batch, front=front)[0]
 
     def start_tasks(
         self,
         tasks: Iterable[NewTask],
         *,
         queue: str | None = None,
+        front: bool = False,
         progress: Callable[[int], Any] | None = None,
     ) -> list[TaskHandle]:
         """Make many tasks, in batches of 500; returns their ids, which are handles, in order.
 
         Each is `(task,)`, `(task, data)`, `(task, data, task_id)`, or a dict with the keys `task`, `data`,
-        `task_id` and those of the options. `queue` is that of tasks that name none. `progress` is called with how
-        many are made so far, after each batch. Raises InvalidInputError; the batches before are made then.
+        `task_id` and those of the options. `queue` is that of tasks that name none. With `front` each batch is
+        pushed before all that wait, in its order. `progress` is called with how many are made so far, after each
+        batch. Raises InvalidInputError; the batches before are made then.
         """
+        check_front(front)
         ids: list[TaskHandle] = []
         batches = Batches(self.classes, tasks, queue)
         while batch := batches.take():
-            ids += self._create(batch, batches.prepare)
+            ids += self._create(batch, batches.prepare, front=front)
             if progress:
                 progress(len(ids))
         return ids
 
-    def _create(self, batch: Batch, meanwhile: Callable[[], None] | None = None) -> list[TaskHandle]:
+    def _create(
+        self, batch: Batch, meanwhile: Callable[[], None] | None = None, *, front: bool
+    ) -> list[TaskHandle]:
         """Write and push a batch; returns the ids, those of others where these have the locks."""
         lost = NO_IDS
         ids = [record.id for record in batch.records]
@@ -131,7 +139,7 @@ class Producing:
             won, lost = settle(self.store, rows)
             batch = batch.with_winners(won, lost)
         for name, records in batch.by_queue():
-            self.store.queues.create(records, name, meanwhile)
+            self.store.queues.create(records, name, meanwhile, first=front)
         return [TaskHandle(wire.id_to_str(lost.get(task_id, task_id)), self) for task_id in ids]
 
 
@@ -190,6 +198,14 @@ class Batches:
             raise self._problem
         batch, self._ready = self._ready, None
         return batch if batch and batch.records else None
+
+
+def check_front(front: object) -> None:
+    """Raises InvalidInputError for what is neither True nor False: data, say, that has this name."""
+    if not isinstance(front, bool):
+        raise InvalidInputError(
+            f"front is True or False, not {shown(front)}: data with that name goes in as a dict"
+        )
 
 
 def check_one_kind_of_data(data: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> None:

@@ -114,6 +114,9 @@ def test_a_task_is_made_as_the_helpers_make_it(server, app, aio, loop):
     records = [{**app.helpers.get_task(handle), "created": ""} for handle in (ours, theirs)]
     assert records[0] == records[1]
     assert app.helpers.get_new_task_ids("mail") == [theirs, ours]
+    many = loop.run(aio.start_tasks([("echo",), ("echo",)], queue="mail", front=True))
+    first = loop.run(aio.start_task("echo", queue="mail", front=True))
+    assert app.helpers.get_new_task_ids("mail") == [first, *many, theirs, ours]
 
 
 def test_a_class_its_queue_and_data_as_a_dict(server, app, aio, loop):

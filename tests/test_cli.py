@@ -104,9 +104,10 @@ def test_pairs_count_more_than_data_which_may_come_from_standard_input(server, c
 
 
 def test_start_takes_a_queue_and_keeps_a_record_where_it_is_told_to(server, cli):
-    printed = cli("start", "echo", "--queue", "mail", "--keep", "--json").stdout
+    cli("start", "echo", "--queue", "mail", "--id", "first")
+    printed = cli("start", "echo", "--queue", "mail", "--keep", "--front", "--json").stdout
     task_id = json.loads(printed)["id"]
-    assert server.redis.lrange("new-task:mail", 0, -1) == [task_id.encode()]
+    assert server.redis.lrange("new-task:mail", 0, -1) == [b"first", task_id.encode()]
     assert server.field(task_id, "cleanup") == "false"
 
 

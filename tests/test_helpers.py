@@ -108,6 +108,18 @@ def test_a_task_may_go_into_another_queue(server, helpers):
         helpers.start_task("echo", queue="no queue")
 
 
+def test_a_task_may_go_before_all_that_wait(helpers):
+    waits = helpers.start_tasks([("echo",), ("echo",)])
+    first = helpers.start_task("echo", front=True)
+    many = helpers.start_tasks([("echo",), {"task": "echo"}], front=True)
+    last = helpers.start_task("echo", front=False)
+    assert helpers.get_new_task_ids() == [*many, first, *waits, last]
+    for start in (lambda: helpers.start_task("echo", front="left"), lambda: helpers.start_tasks([], front=1)):
+        with pytest.raises(InvalidInputError, match="front is True or False, not"):
+            start()
+    assert helpers.get_task(helpers.start_task("echo", {"front": "left"}), "data") == '{"front":"left"}'
+
+
 @pytest.mark.parametrize(
     ("positional", "keywords", "why"),
     [

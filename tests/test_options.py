@@ -13,7 +13,7 @@ import pytest
 
 from pytask import Task, retry
 from pytask.errors import InvalidInputError, TaskDefinitionError
-from pytask.options import OPTIONS, Rate, check_class, write_options
+from pytask.options import OF_STARTS, OPTIONS, Rate, check_class, write_options
 from pytask.producing import Producing
 from pytask.store.scripts import script
 from pytask.task import check_task_class
@@ -44,7 +44,7 @@ def test_the_table_of_the_page_is_that_of_the_code():
 def test_every_option_is_a_keyword_of_start_task_and_no_other_is():
     given = inspect.signature(Producing.start_task).parameters.values()
     keywords = {p.name for p in given if p.kind is p.KEYWORD_ONLY}
-    assert keywords - {"task_id"} == set(OPTIONS)
+    assert keywords - set(OF_STARTS) == set(OPTIONS)
 
 
 def test_every_option_that_may_stand_in_a_class_is_an_attribute_of_task():

@@ -31,6 +31,7 @@ from pytask.names import TASK_NAME
 @click.option("--data", metavar="JSON", help="The data as a JSON object; - reads it from standard input.")
 @click.option("--id", "task_id", metavar="ID", help="The task's id; a random one by default.")
 @click.option("--queue", default="default", metavar="NAME", help="The queue to put it into.")
+@click.option("--front", is_flag=True, help="Before all that wait.")
 @click.option("--keep", is_flag=True, help="Keep the record after the end.")
 @click.option("--watch", "watched", is_flag=True, help="Follow its events until it has ended.")
 @task_options
@@ -43,6 +44,7 @@ def start(
     task_id: str | None,
     queue: str,
     keep: bool,
+    front: bool,
     watched: bool,
     where: Where,
     as_json: bool,
@@ -66,8 +68,8 @@ def start(
         if task_id is not None:
             _refuse_taken(connection.helpers, task_id)
         feed = stack.enter_context(contextlib.closing(Feed(connection, [raw], complain))) if watched else None
-        cleanup = False if keep else None
-        made = connection.helpers.start_task(name, values, task_id=raw, cleanup=cleanup, queue=queue, **options)
+        options["cleanup"] = False if keep else None
+        made = connection.helpers.start_task(name, values, task_id=raw, queue=queue, front=front, **options)
         click.echo(json_line({"id": made}) if as_json else escaped(made))
         if feed is not None and made != new_id:  # its unique key has an owner already
             raw = wire.id_to_bytes(made)

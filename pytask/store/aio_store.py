@@ -9,7 +9,7 @@ from pytask.errors import StoreUnavailable
 from pytask.keys import Keys
 from pytask.store.aio_client import AioClient
 from pytask.store.client import as_dict
-from pytask.store.queues import NewRecord, writes_of
+from pytask.store.queues import NewRecord, push_of, writes_of
 
 
 class AioStore:
@@ -19,9 +19,9 @@ class AioStore:
         self.client = client
         self.keys = keys
 
-    async def create(self, records: Sequence[NewRecord], queue: str) -> None:
-        """Write records and push their ids; safe to repeat."""
-        push = ("LPUSH", self.keys.queue(queue).key, *[record.id for record in records])
+    async def create(self, records: Sequence[NewRecord], queue: str, *, first: bool = False) -> None:
+        """Write records and push their ids; safe to repeat. `first`: before all that wait."""
+        push = push_of(self.keys, records, queue, first=first)
         if self.client.one:
             try:
                 await self.client.pipeline([*writes_of(self.keys, records), push], 0)

@@ -47,13 +47,18 @@ class Queues:
         self.keys = keys
 
     def create(
-        self, records: Sequence[NewRecord], queue: str = "", meanwhile: Callable[[], None] | None = None
+        self,
+        records: Sequence[NewRecord],
+        queue: str = "",
+        meanwhile: Callable[[], None] | None = None,
+        *,
+        first: bool = False,
     ) -> None:
         """Write records and push their ids, in one round trip or two; safe to repeat.
 
-        `meanwhile` may be called, once, while the server works.
+        `meanwhile` may be called, once, while the server works. `first`: before all that wait.
         """
-        push = ("LPUSH", self.keys.queue(queue).key, *[record.id for record in records])
+        push = push_of(self.keys, records, queue, first=first)
         if self.client.servers.one:
             try:
                 self.client.pipeline([*writes_of(self.keys, records), push], patience=0, meanwhile=meanwhile)
@@ -216,6 +221,12 @@ class Queues:
     def get_length(self, queue: str) -> int:
         """How many ids wait."""
         return int(self.client.execute("LLEN", self.keys.queue(queue).key))
+
+
+def push_of(keys: Keys, records: Sequence[NewRecord], queue: str, *, first: bool) -> tuple[Any, ...]:
+    """The command that pushes records, so that they start in this order."""
+    ids = [record.id for record in records]
+    return ("RPUSH" if first else "LPUSH", keys.queue(queue).key, *(reversed(ids) if first else ids))
 
 
 def writes_of(keys: Keys, records: Sequence[NewRecord]) -> list[tuple[Any, ...]]:
