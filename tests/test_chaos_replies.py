@@ -132,6 +132,16 @@ class Tour(Rig):
         assert handle.wait(90) == "SUCCESS"
         self.ids += ["W:0", "W:1", "W:2"]
 
+    def stopped_workflow(self) -> None:
+        """It is stopped between two steps, restarted and stopped again: `want_stop`, `reopen`."""
+        handle = self.app.start_workflow([["forever"]], workflow_id="V")
+        for turn in range(2):
+            if turn:
+                handle.restart()
+            wait_for(lambda: handle.tasks()[0]["state"] == "RUNNING" and self.state("V") == "HELD", "it goes on", 60)
+            self.redis.publish("task-V-control", "stop")
+            wait_for(lambda: self.state("V") == self.state("V:0") == "STOPPED", "it is stopped", 60)
+
     def begin_schedule(self) -> None:
         """One fires each second: `define_schedule`, `take_schedules`, `draft`, `advance_schedule`, `unhold` ..."""
         self.app.helpers.add_schedule("tick", "work", {"seconds": 0.05}, every=1, missed="all")
@@ -180,9 +190,11 @@ def test_the_reply_of_every_script_is_lost_once(how, round):
         tour.queues_seen_to()
         tour.service()
         tour.workflow()
+        tour.stopped_workflow()
         tour.end_schedule()
         tour.death()
-        verdict = tour.check(60, more_ends=1 + 6 + 2)  # a restart, six replicas, a workflow and its spare task
+        # a restart, six replicas, a workflow and its spare task, two stops of one and its task
+        verdict = tour.check(60, more_ends=1 + 6 + 2 + 4)
         told = f"{verdict.text()}\nlost in this order: {tour.proxy.lost}\n{tour.story()}"
         assert not verdict.problems, told
         wait_for(lambda: not tour.proxy.left, f"replies of {tour.proxy.left} were never sent:\n{told}", 20)
