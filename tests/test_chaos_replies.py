@@ -138,7 +138,9 @@ class Tour(Rig):
         for turn in range(2):
             if turn:
                 handle.restart()
-            wait_for(lambda: handle.tasks()[0]["state"] == "RUNNING" and self.state("V") == "HELD", "it goes on", 60)
+            wait_for(
+                lambda: handle.tasks()[0]["state"] == "RUNNING" and self.state("V") == "HELD", "it goes on", 60
+            )
             self.redis.publish("task-V-control", "stop")
             wait_for(lambda: self.state("V") == self.state("V:0") == "STOPPED", "it is stopped", 60)
 

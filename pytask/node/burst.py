@@ -18,7 +18,6 @@ from pytask.node.run import Run
 log = logging.getLogger("pytask.node")
 
 LOOK = 0.1  # seconds between two looks
-FINISH_SECONDS = 2.0  # for a claim under way
 
 
 class Burst:
@@ -39,7 +38,7 @@ class Burst:
             return False
         self.state.want(False)
         for intake in self.node.intakes:
-            intake.finish(FINISH_SECONDS)
+            intake.finish()
         if self._has_nothing(resting=True):
             return True
         self.state.want(True)
