@@ -288,32 +288,56 @@ def test_a_restart_of_a_task_that_runs_happens_after_its_end(raw, server, helper
     assert runs(server, "T") == 2
 
 
+CROSSING = """
+from gevent.event import Event
+from nodeapp import app
+from pytask import points
+from pytask.node.control import Control
+
+heard, act = Event(), Control._act
+
+def hear(*words):
+    act(*words)
+    heard.set()
+
+def reach(name):
+    if name == {point!r} and not heard.is_set():
+        {before}
+        heard.wait()
+        {after}
+
+Control._act, points.reach = hear, reach
+"""
+
+
+@pytest.fixture
+def start_crossing(start_node, tmp_path, monkeypatch):
+    """A node that does something at a point, once, waits until it has heard a message, and does something else."""
+    monkeypatch.setenv("PYTHONPATH", f"{HERE}:{os.environ.get('PYTHONPATH', '')}")
+
+    def start(point: str, before: str, after: str = "pass") -> None:
+        (tmp_path / "crossing.py").write_text(CROSSING.format(point=point, before=before, after=after))
+        start_node("--path", str(tmp_path), app="crossing:app")
+
+    return start
+
+
 @pytest.mark.parametrize(("point", "limits"), [("before-begin", {}), ("after-ask", {"max_running": 1})])
 def test_a_restart_takes_a_stop_back_that_a_node_has_heard_of_and_not_obeyed(
-    point, limits, server, helpers, start_node, tmp_path, monkeypatch
+    point, limits, server, helpers, start_crossing
 ):
-    monkeypatch.setenv("PYTHONPATH", f"{HERE}:{os.environ.get('PYTHONPATH', '')}")
-    (tmp_path / "crossing.py").write_text(
-        "from gevent.event import Event\n"
-        "from nodeapp import app\n"
-        "from pytask import points\n"
-        "from pytask.node.stopper import Stopper\n"
-        "heard, stop = Event(), Stopper.stop\n"
-        "def hear(*words):\n"
-        "    stop(*words)\n"
-        "    heard.set()\n"
-        "Stopper.stop = hear\n"
-        "def reach(name):\n"
-        f"    if name == {point!r} and not heard.is_set():\n"
-        "        app.helpers.stop_task('T')\n"
-        "        heard.wait()\n"
-        "        app.helpers.restart_task('T')\n"
-        "points.reach = reach\n"
-    )
-    start_node("--path", str(tmp_path), app="crossing:app")
+    start_crossing(point, "app.helpers.stop_task('T')", "app.helpers.restart_task('T')")
     helpers.start_task("sleep", {"seconds": 0}, task_id="T", **limits)
     server.wait_for_state("T", "SUCCESS")
     server.wait_until_idle()
+
+
+def test_a_reload_reaches_a_task_whose_node_has_read_its_record_and_not_begun_it(server, events, start_crossing):
+    start_crossing("after-begin", "app.helpers.set_task('T', data={'text': 'new'}); app.helpers.reload_task('T')")
+    server.create("T", "loop", '{"text": "old"}')
+    wait_until(
+        lambda: any(event["event"] == "turn" and event["data"]["text"] == "new" for event in events.of("T"))
+    )
 
 
 def test_a_run_whose_stop_was_lost_ends_all_the_same_where_a_restart_followed(server, helpers, start_node):

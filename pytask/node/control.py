@@ -14,7 +14,6 @@ from gevent.event import Event
 from pytask import wire
 from pytask.node.local import LocalTasks
 from pytask.node.mail import deliver
-from pytask.node.outcome import RELOAD
 from pytask.node.reconcile import Reconcile
 from pytask.node.report import Report
 from pytask.node.run import Run
@@ -94,7 +93,7 @@ class Control(Service):
         if data == b"stop":
             self.stopper.stop(run)
         elif data == b"reload":
-            self.stopper.end(run, RELOAD)
+            self.stopper.reload(run)
         elif data.lstrip(b" \t\r\n").startswith(b"{"):
             deliver(run, data, self.report, self.state.settings.max_data)
         else:

@@ -35,8 +35,8 @@ class Run:
     __slots__ = (
         "attempt", "claim", "cleanup", "data", "deliveries", "demand", "fence", "greenlet", "has_more",
         "hooked", "id", "kept", "key", "lends", "mail", "name", "node", "once", "options", "phase",
-        "policy", "progress", "queue", "replica", "round", "runs", "size", "stop_wanted", "stopping", "suspect",
-        "takes_place", "target", "task", "timer", "told", "waits", "wish", "workflow",
+        "policy", "progress", "queue", "reload_wanted", "replica", "round", "runs", "size", "stop_wanted",
+        "stopping", "suspect", "takes_place", "target", "task", "timer", "told", "waits", "wish", "workflow",
     )  # fmt: skip
 
     def __init__(self, queue: QueueKeys, node: bytes, claim: Claim) -> None:
@@ -55,7 +55,7 @@ class Run:
         self.hooked: Any = None  # the task, while hooks know that it has begun and not that it has ended
         self.greenlet: gevent.Greenlet | None = None
         self.wish: str | None = None
-        self.stop_wanted = False
+        self.stop_wanted = self.reload_wanted = False  # it was told so before it had begun
         self.stopping: gevent.Greenlet | None = None
         self.name: bytes | None = None
         self.data: bytes | None = None

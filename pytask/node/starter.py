@@ -223,7 +223,10 @@ class Starter:
 
     def begin_again(self, run: Run) -> None:
         """Read the record anew for a run of a claim that is ours still (reload)."""
-        self.begin(run.queue, run.node, [run])
+        try:
+            self.begin_or_return(run.queue, run.node, [run])
+        except StoreError as error:
+            log.error("id %s is not reloaded, it goes back: %s", wire.shown(run.id), wire.shown(str(error), 200))
         if run.phase == RUN:
             self.report.emit(run, wire.encode_event("reloaded"))
 
@@ -236,6 +239,9 @@ class Starter:
             self.probation.watch(run)
         if run.stop_wanted:
             self.stopper.stop(run)
+        elif run.reload_wanted:
+            run.reload_wanted = False
+            self.stopper.reload(run)
 
     def _gate(self, run: Run, answer: list[Any]) -> None:
         self._take_in(run, answer)

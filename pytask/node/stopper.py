@@ -55,6 +55,13 @@ class Stopper:
         else:
             self.end(run, states.STOPPED)
 
+    def reload(self, run: Run) -> None:
+        """Let the run read its record anew; one that is about to begin may have read it already: once more."""
+        if run.phase == BEGIN:
+            run.reload_wanted = True
+        else:
+            self.end(run, RELOAD)
+
     def make_way(self, run: Run) -> None:
         """End a run that was stopped and restarted since it began, the message lost: its record waits already."""
         if not self._steers(run):
