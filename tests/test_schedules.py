@@ -94,6 +94,21 @@ def test_one_that_still_runs_is_not_run_a_second_time_where_it_is_unique(server,
     assert len(server.redis.keys("runs:long@*")) == 1
 
 
+def test_a_fire_that_was_read_before_a_pause_is_not_won_after_it(server):
+    app = PyTask(server.url)
+    schedules = app.helpers.store.schedules
+    define(server, "s", every="10", next="50.000000")
+    read = schedules.get(b"s")
+    assert app.helpers.pause_schedule("s") is True
+    assert schedules.advance(b"s", read, 60.0, "digest", "", (50.0,)) is False
+    assert field(server, "s", "firing") is None
+    assert app.helpers.resume_schedule("s") is True
+    assert schedules.advance(b"s", read, 60.0, "digest", "", (40.0, 50.0)) is True
+    assert field(server, "s", "firing") == "40.000000 50.000000"
+    assert field(server, "s", "last") == "50.000000"
+    app.close()
+
+
 def test_redis_commands_alone_add_change_pause_resume_and_remove(server, start_node):
     start_node(app=APP)
     define(server, "raw", cron="* * * * * *", tz="Asia/Tokyo", data='{"word": "raw"}')

@@ -122,7 +122,9 @@ class Schedules:
     ) -> bool:
         """Win fires and write what comes next, where the schedule still stands as it was read."""
         text = b"" if following is None else wire.encode_time(following)
-        args = (read.get(b"next", b""), read.get(b"last", b""), text, spec, error, *map(wire.encode_time, fires))
+        paused = read.get(b"paused", b"")
+        won = map(wire.encode_time, fires)
+        args = (read.get(b"next", b""), read.get(b"last", b""), text, spec, error, paused, *won)
         return bool(self.client.call("advance_schedule", (self.keys.schedule(name),), args))
 
     def start(self, ids: Sequence[bytes]) -> list[bytes]:
