@@ -323,7 +323,7 @@ def test_a_service_moves_to_another_queue(server, app, start_node):
     wait_for(server, "x", 3)
     app.helpers.update_service("x", queue="mail")
     wait_until(lambda: by_node(server, "x") == {mail.node_id: 3}, "all run there")
-    assert not server.redis.exists("{new-task}:claims")
+    wait_until(lambda: not server.redis.exists("{new-task}:claims"), "and nowhere else")
 
 
 def test_another_node_goes_on_where_the_one_that_rolls_dies(server, app, start_node):
