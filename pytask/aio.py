@@ -330,5 +330,6 @@ class AioTasks:
             raise not_found(raw)
         if answer[0] == b"refused":
             return False
-        await store.push(store.keys.queue_of_record(answer[2], answer[3]), raw)
+        if answer[0] != b"begun":
+            await store.push(store.keys.queue_of_record(answer[2], answer[3]), raw)
         return True

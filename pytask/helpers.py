@@ -137,7 +137,8 @@ class PyTaskHelpers(
             raise not_found(raw)
         if answer[0] == b"refused":
             return False
-        self.store.queues.push(self._queue_of(answer[2], answer[3]), [raw])
+        if answer[0] != b"begun":
+            self.store.queues.push(self._queue_of(answer[2], answer[3]), [raw])
         return True
 
     def _queue_of(self, at: bytes, field: bytes) -> str:

@@ -321,6 +321,26 @@ def test_a_restart_whose_reply_was_lost_still_pushes_the_id(server, helpers, mea
     assert server.redis.lrange("new-task:mail", 0, -1) == [b"T"]
 
 
+def test_a_restart_whose_reply_was_lost_does_not_run_the_task_once_more(server, helpers, start_node, meanwhile):
+    helpers.start_task("echo", task_id="T")
+    start_node()
+    server.wait_for_state("T", "SUCCESS")
+    fences = [server.field("T", "fence")]
+
+    def runs():
+        wait_until(lambda: server.field("T", "fence") != fences[-1] and server.state("T") == "SUCCESS", "it runs")
+        server.wait_until_idle()
+        fences.append(server.field("T", "fence"))
+
+    meanwhile(lambda: server.redis.lpush("new-task", "T") and runs())
+    helpers.restart_task("T")
+    server.wait_until_idle()
+    assert (server.state("T"), server.field("T", "fence")) == ("SUCCESS", fences[-1])
+    meanwhile(lambda: None)
+    helpers.restart_task("T")
+    runs()
+
+
 @pytest.mark.parametrize("name", ["stop_task", "restart_task"])
 def test_a_task_that_is_not_there_is_told(server, helpers, name):
     with pytest.raises(TaskNotFoundError, match="there is no task with the id 'a b'"):

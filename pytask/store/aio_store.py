@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pytask.errors import StoreUnavailable
+from pytask.errors import StoreRefused, StoreUnavailable
 from pytask.keys import Keys
 from pytask.store.aio_client import AioClient
 from pytask.store.client import as_dict
 from pytask.store.queues import NewRecord, push_of, writes_of
+from pytask.store.records import ANY_FENCE
 
 
 class AioStore:
@@ -38,25 +39,35 @@ class AioStore:
 
     async def stop(self, task_id: bytes) -> list[bytes]:
         """Ask for the end of a task, as `stop.lua` says."""
-        answer, repeated = await self._call_again("stop", task_id, ())
+        answer, repeated = await self._call_again("stop", task_id, (), ())
         if repeated and answer == [b"ended", b"STOPPED"]:
             answer[0] = b"ok"
         return answer
 
     async def restart(self, task_id: bytes, states: Sequence[str]) -> list[bytes]:
-        """Set WAIT where the state is one of `states`, as `restart.lua` says."""
-        answer, repeated = await self._call_again("restart", task_id, states)
+        """Set WAIT where the state is one of `states` (none: whatever it is), as `Records.restart` does."""
+        first: Sequence[Any] = (ANY_FENCE, *states)
+        again = first if states else (await self._get_fence(task_id),)
+        answer, repeated = await self._call_again("restart", task_id, first, again)
         if repeated and answer[:2] == [b"refused", b"WAIT"]:
             answer[0] = b"ok"
         return answer
 
-    async def _call_again(self, name: str, task_id: bytes, args: Sequence[Any]) -> tuple[list[bytes], bool]:
+    async def _get_fence(self, task_id: bytes) -> bytes:
+        try:
+            return await self.get_field(task_id, "fence") or b""
+        except StoreRefused:  # it is no record: the script says so
+            return b""
+
+    async def _call_again(
+        self, name: str, task_id: bytes, args: Sequence[Any], again: Sequence[Any]
+    ) -> tuple[list[bytes], bool]:
         """The reply of a script, and whether it was sent again: it may then tell what the first one did."""
         keys = (self.keys.task(task_id),)
         try:
             return list((await self.client.call(name, keys, ("", *args), 0))[0]), False
         except StoreUnavailable:
-            return list((await self.client.call(name, keys, ("", *args)))[0]), True
+            return list((await self.client.call(name, keys, ("", *again)))[0]), True
 
     async def note_stop(self, queue: str, task_id: bytes, fence: bytes) -> None:
         """Note a stop where the beat of the owner finds it."""

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pytask import states
-from pytask.errors import StoreUnavailable
+from pytask.errors import StoreRefused, StoreUnavailable
 from pytask.keys import Keys
 from pytask.store.client import Client, as_dict, by_slot
 
 MOST_WHOLE = 100  # records, of up to a megabyte each, a round trip
 MOST_NAMES = 1000  # keys of which one EXISTS asks
+ANY_FENCE = "-"  # of a task that is restarted, whatever fence its record has
 
 
 class Keep(NamedTuple):
@@ -173,20 +174,31 @@ class Records:
             self.client.pipeline([("HDEL", self.keys.task(task_id), "workflow") for task_id in ids])
 
     def restart(self, task_id: bytes, states: Sequence[str] = ()) -> list[bytes]:
-        """Set WAIT where the state is one of `states` (none: whatever it is), as `restart.lua` says."""
-        answer, repeated = self._call_again("restart", task_id, states)
+        """Set WAIT where the state is one of `states` (none: whatever it is), as `restart.lua` says.
+
+        Sent again where the reply was lost; what has begun meanwhile is then left alone.
+        """
+        first: Sequence[Any] = (ANY_FENCE, *states)
+        again = first if states else (self._get_fence(task_id),)
+        answer, repeated = self._call_again("restart", task_id, first, again)
         if repeated and answer[:2] == [b"refused", b"WAIT"]:  # a push of what waits harms nothing
             answer[0] = b"ok"
         return answer
 
+    def _get_fence(self, task_id: bytes) -> bytes:
+        try:
+            return self.get_fields(task_id, ("fence",))[0] or b""
+        except StoreRefused:  # it is no record: the script says so
+            return b""
+
     def restart_each(self, ids: Sequence[bytes], name: str, states: Sequence[str]) -> list[list[bytes]]:
         """The same for many, of those with this name (empty: whatever they are called)."""
         keys = [self.keys.task(task_id) for task_id in ids]
-        return self.client.call_each("restart", keys, (name, *states), (), 0)
+        return self.client.call_each("restart", keys, (name, ANY_FENCE, *states), (), 0)
 
     def stop(self, task_id: bytes) -> list[bytes]:
         """Ask for the end of a task, as `stop.lua` says."""
-        answer, repeated = self._call_again("stop", task_id, ())
+        answer, repeated = self._call_again("stop", task_id, (), ())
         if repeated and answer == [b"ended", b"STOPPED"]:
             answer[0] = b"ok"
         return answer
@@ -196,13 +208,15 @@ class Records:
         keys = [self.keys.task(task_id) for task_id in ids]
         return self.client.call_each("stop", keys, (name, *states), (), 0)
 
-    def _call_again(self, name: str, task_id: bytes, args: Sequence[Any]) -> tuple[list[bytes], bool]:
+    def _call_again(
+        self, name: str, task_id: bytes, args: Sequence[Any], again: Sequence[Any]
+    ) -> tuple[list[bytes], bool]:
         """The answer of a script, and whether it was sent again: it may then tell what the first one did."""
         keys = (self.keys.task(task_id),)
         try:
             return list(self.client.call(name, keys, ("", *args), patience=0)[0]), False
         except StoreUnavailable:
-            return list(self.client.call(name, keys, ("", *args))[0]), True
+            return list(self.client.call(name, keys, ("", *again))[0]), True
 
     def control(self, task_id: bytes, message: str | bytes) -> int:
         """Publish a message on the task's control channel; it may be lost. How many the server handed it to."""
