@@ -371,6 +371,11 @@ def test_a_stop_that_is_heard_late_makes_no_record_and_undoes_no_restart(store, 
         server.redis.hset("task-W", mapping={"task": "pytask/workflow", "state": state, "fence": fence})
         assert store.records.want_stop(b"W", b"5") is noted
         assert server.redis.hdel("task-W", "control") == noted
+    for seconds, noted in ((0, False), (5, True)):  # since a restart, after which it runs
+        restarted = {"state": "RUNNING", "fence": 5, "control": f"restarted {time.time() - seconds:.6f}"}
+        server.redis.hset("task-W", mapping=restarted)
+        assert store.records.want_stop(b"W", b"5") is noted
+        assert (server.field("W", "control") == "stop") is noted
     assert sorted(server.redis.keys("*")) == [b"task-W", b"task-text"]
 
 
