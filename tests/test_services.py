@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import signal
 import time
 from collections import Counter
 
 import pytest
-from conftest import ON_ONE_SERVER, Server, wait_until
+from conftest import HERE, ON_ONE_SERVER, Server, wait_until
 
 from pytask.errors import ServiceNotFoundError
 
@@ -314,6 +315,50 @@ def test_new_data_rolls_through_one_replica_at_a_time(server, app, start_node):
     assert {row[2] for row in again} == {"b"}
     assert {row["attempt"] for row in replicas(server, "x").values()} == {"1"}, "that is no restart"
     wait_until(lambda: app.helpers.get_service("x")["state"] == "running")
+
+
+def test_a_node_that_was_held_up_does_not_tell_an_older_count(server, app, start_node, tmp_path, monkeypatch):
+    """It has made the first replicas; meanwhile another node has made more of them, and has told so."""
+    monkeypatch.setenv("PYTHONPATH", f"{HERE}:{os.environ.get('PYTHONPATH', '')}")
+    (tmp_path / "held.py").write_text(
+        "from gevent import sleep\n"
+        "from pytask import points\n"
+        "from pytask.store.services import Services\n"
+        "from serviceapp import app\n"
+        "def reach(name):\n"
+        "    if name == 'after-replicas' and not app.redis.exists('held', 'go'):\n"
+        "        app.redis.set('held', 1)\n"
+        "        while not app.redis.exists('go'):\n"
+        "            sleep(0.02)\n"
+        "        app.redis.set('told', 0)\n"
+        "def tell_count(self, *words):\n"
+        "    tell(self, *words)\n"
+        "    app.redis.incr('told') if app.redis.exists('told') else None\n"
+        "points.reach, tell, Services.tell_count = reach, Services.tell_count, tell_count\n"
+    )
+    app.helpers.start_service("x", "serve", replicas=2)
+    start_node("--path", str(tmp_path), app="held:app")
+    wait_until(lambda: server.redis.exists("held"))
+    app.helpers.scale_service("x", 3)
+    start_node(app=APP)
+    wait_until(lambda: told(server, "x", 3) == {("0", "3"), ("1", "3"), ("2", "3")})
+    server.redis.set("go", 1)
+    wait_until(lambda: int(server.redis.get("told") or 0) >= 1, "the other one tells as well")
+    assert app.helpers.store.services.get_counts([b"x"]) == {b"x": b"3"}
+
+
+def test_what_a_service_tells_goes_with_it(server, app):
+    services = app.helpers.store.services
+    services.tell_count(b"x", 5, 3)
+    changed = services.get_changed()
+    services.tell_count(b"x", 5, 3)
+    services.tell_count(b"x", 4, 2)
+    services.tell_count(b"x", 4, None)
+    assert (services.get_counts([b"x"]), services.get_changed()) == ({b"x": b"3"}, changed)
+    services.tell_count(b"x", 6, 1)
+    assert (services.get_counts([b"x"]), services.get_changed()) == ({b"x": b"1"}, b"2")
+    services.tell_count(b"x", 6, None)
+    assert (services.get_counts([b"x"]), services.get_changed()) == ({b"x": None}, b"3")
 
 
 def test_a_service_moves_to_another_queue(server, app, start_node):

@@ -103,11 +103,10 @@ class Services:
         words = [word for pair in fields.items() for word in pair]
         return bool(self.client.call("note_applied", (self.keys.service_applied(name),), (revision, *words)))
 
-    def tell_count(self, name: bytes, count: int | None) -> None:
-        """Let the replicas that run know how many there are; None where the service is no more."""
-        change = ("HDEL", name) if count is None else ("HSET", name, count)
-        command = (change[0], self.keys.service_counts, *change[1:])
-        self.client.sequence([command], [("INCR", self.keys.services_changed)])
+    def tell_count(self, name: bytes, revision: int, count: int | None) -> None:
+        """Let the replicas that run know how many there are, unless a later revision has told; None: none."""
+        keys = (self.keys.service_counts, self.keys.services_changed)
+        self.client.call("tell", keys, (name, revision, "" if count is None else count))
 
     def get_changed(self) -> bytes | None:
         """A number that grows with each change of a count; None where there never was a service. Tried once."""
@@ -117,7 +116,7 @@ class Services:
     def get_counts(self, names: Sequence[bytes]) -> dict[bytes, bytes | None]:
         """How many replicas these services have."""
         counts = self.client.execute("HMGET", self.keys.service_counts, *names) if names else ()
-        return dict(zip(names, counts, strict=True))
+        return {name: count and count.partition(b" ")[0] for name, count in zip(names, counts, strict=True)}
 
     # Spreading replicas over nodes.
 

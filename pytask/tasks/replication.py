@@ -83,8 +83,8 @@ class Replication:
         for numbers in batches(range(before, definition.replicas)):
             self._add(definition, plan, numbers)
             points.reach("after-replicas")
+        self.services.tell_count(self.name, plan.revision, definition.replicas)
         if plan.replicas != definition.replicas:
-            self.services.tell_count(self.name, definition.replicas)
             self._note(plan, replicas=definition.replicas)
         if not self._remove(range(definition.replicas, plan.made), definition.queue):
             return SOON
@@ -95,6 +95,7 @@ class Replication:
 
     def _note(self, plan: Plan, **fields: Any) -> None:
         if not self.services.note_applied(self.name, plan.revision, fields):
+            self.services.tell_count(self.name, plan.revision, None)  # the service may be gone since it was told
             raise Superseded
 
     def _ids(self, numbers: Sequence[int]) -> list[bytes]:
@@ -162,7 +163,7 @@ class Replication:
         if not applied:
             return None
         plan = self.services.take_up(self.name, applied.get(b"digest", b"").decode(), 0)
-        self.services.tell_count(self.name, None)
+        self.services.tell_count(self.name, plan.revision, None)
         self._note(plan, replicas=0)  # whoever defines it anew meanwhile wants all of them again
         if not self._remove(range(plan.made), ""):
             return SOON
