@@ -17,7 +17,7 @@ from pytask.errors import SettingError
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 FORMATS = ("text", "json")
-OF_ENVIRONMENT = (("PYTASK_LOG_LEVEL", "INFO"), ("PYTASK_LOG_FORMAT", "text"))
+LEVEL_VARIABLE, FORMAT_VARIABLE = "PYTASK_LOG_LEVEL", "PYTASK_LOG_FORMAT"
 # Everything at which some reader breaks a line, but the line feed and the tab.
 BREAKS = (*range(9), *range(11, 32), *range(127, 160), 0x2028, 0x2029)
 CONTROLS = {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in BREAKS}
@@ -64,10 +64,16 @@ def setup_logging(level: str = "INFO", form: str = "text") -> None:
     logger.propagate = False
 
 
+def choose(level: str | None = None, form: str | None = None) -> tuple[str, str]:
+    """Level and format: what is given, else what the environment says; an empty variable says nothing."""
+    found = os.environ.get
+    return level or found(LEVEL_VARIABLE) or "INFO", form or found(FORMAT_VARIABLE) or "text"
+
+
 def ensure_logging() -> None:
     """Set logging up as the environment says, unless the program has in its own way. Raises SettingError."""
     if not logging.getLogger("pytask").hasHandlers():
-        setup_logging(*(os.environ.get(name) or default for name, default in OF_ENVIRONMENT))
+        setup_logging(*choose())
         share_logging()
 
 

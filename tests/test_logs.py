@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from pytask.errors import SettingError
-from pytask.logs import JSONFormatter, TextFormatter, ensure_logging, setup_logging, share_logging
+from pytask.logs import JSONFormatter, TextFormatter, choose, ensure_logging, setup_logging, share_logging
 
 FORMAT = "%(asctime)s %(process)d %(levelname)-7s %(name)s: %(message)s"
 ENTRY = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} \d+ (DEBUG|INFO|WARNING|ERROR|CRITICAL) +pytask[.\w]*: ")
@@ -32,6 +32,18 @@ def loggers_as_they_were():
 def written(capsys):
     """What went to standard error so far."""
     return lambda: capsys.readouterr().err
+
+
+def test_an_empty_variable_says_nothing_of_the_log_in_any_command(monkeypatch, start_node):
+    for name in ("PYTASK_LOG_LEVEL", "PYTASK_LOG_FORMAT"):
+        monkeypatch.setenv(name, "")
+    assert choose() == ("INFO", "text")
+    assert choose("debug", "json") == ("debug", "json")
+    assert start_node(log_level="", log_format="").terminate() == 0
+    monkeypatch.setenv("PYTASK_LOG_LEVEL", "error")
+    monkeypatch.setenv("PYTASK_LOG_FORMAT", "json")
+    assert choose() == ("error", "json")
+    assert choose("DEBUG") == ("DEBUG", "json")
 
 
 def entry(message: str, *args: object, formatter: logging.Formatter | None = None, error=None) -> str:

@@ -17,7 +17,7 @@ from pytask import settings as settings_module
 from pytask import supervision
 from pytask.cli.files import check_file, find_app, run_program
 from pytask.errors import ConfigurationError, StoreError
-from pytask.logs import FORMATS, LEVELS, ensure_logging, setup_logging
+from pytask.logs import FORMAT_VARIABLE, FORMATS, LEVEL_VARIABLE, LEVELS, choose, ensure_logging, setup_logging
 from pytask.names import check_node_name, check_queue_name, queue_name_of
 from pytask.processes import Parent, Process, by_command
 from pytask.store.addresses import HOST, resolve_target
@@ -56,8 +56,7 @@ def orchestrate(
     An app in FILE, or what has one (a registry, a worker, a kit), is found; several are told apart by NAME.
     Without one FILE is run as a program that is a node itself.
     """
-    level = log_level or os.environ.get("PYTASK_LOG_LEVEL") or "INFO"
-    form = log_format or os.environ.get("PYTASK_LOG_FORMAT") or "text"
+    level, form = choose(log_level, log_format)
     given = {name: value for name, value in flags.items() if value is not None}
     if supervision.is_looked_after():
         sys.exit(_be_a_node(file, path, given))
@@ -66,7 +65,7 @@ def orchestrate(
     url = None if queue is None else url_of(queue)
     found = settings_module.load(flags=_settings_of(given) | {"redis": url})
     target = resolve_target(found.redis, found.redis_password)
-    environ = {"PYTASK_LOG_LEVEL": level, "PYTASK_LOG_FORMAT": form} | _environment(target, url, given)
+    environ = {LEVEL_VARIABLE: level, FORMAT_VARIABLE: form} | _environment(target, url, given)
     start = Children(_child_command(file, path, given), environ)
     sys.exit(Parent(workers, start, Reaper(Store(target, found.namespace))).run())
 

@@ -14,7 +14,7 @@ import click
 from pytask import supervision
 from pytask.cli.loading import load_app
 from pytask.errors import ConfigurationError
-from pytask.logs import FORMATS, LEVELS, setup_logging, share_logging
+from pytask.logs import FORMATS, LEVELS, choose, setup_logging, share_logging
 from pytask.processes import Parent, by_command
 from pytask.settings import SETTINGS
 
@@ -69,7 +69,7 @@ def worker(
 
     Exit status: 0 clean, 1 work had to be killed, 2 usage or import, 3 no Redis at the start.
     """
-    setup_logging(log_level or os.environ.get("PYTASK_LOG_LEVEL", "INFO"), _format(log_format))
+    setup_logging(*choose(log_level, log_format))
     flags = _flags(options)
     with _pid_file(pid_file):
         if processes > 1:
@@ -77,10 +77,6 @@ def worker(
         else:
             status = _run_node(app, path, config, flags, burst)
     sys.exit(status)
-
-
-def _format(given: str | None) -> str:
-    return given or os.environ.get("PYTASK_LOG_FORMAT", "text")
 
 
 def _flags(options: dict[str, Any]) -> dict[str, Any]:

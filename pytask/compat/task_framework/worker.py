@@ -20,14 +20,14 @@ from pytask.cli.files import load_file, split_name
 from pytask.cli.loading import load_module
 from pytask.compat.task_framework import RedisTaskQueue, Task, TaskRegistry, TaskWorker
 from pytask.errors import ConfigurationError, PyTaskError
-from pytask.logs import LEVELS, setup_logging, share_logging
+from pytask.logs import LEVELS, choose, setup_logging, share_logging
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--worker-id", metavar="ID", help="First part of the node's id; WORKER_ID of the environment.")
 @click.option("--redis-url", metavar="URL", help="Where Redis is; by default what the settings say.")
 @click.option("--queue-name", metavar="NAME", help="The queue; QUEUE_NAME of the environment, else tasks.")
-@click.option("-l", "--log-level", type=click.Choice(LEVELS, case_sensitive=False), default="INFO")
+@click.option("-l", "--log-level", type=click.Choice(LEVELS, case_sensitive=False), help="INFO by default.")
 @click.option("--max-retries", type=click.IntRange(0, 1_000_000_000), default=3, show_default=True)
 @click.option(
     "--registry",
@@ -42,13 +42,13 @@ def worker(
     worker_id: str | None,
     redis_url: str | None,
     queue_name: str | None,
-    log_level: str,
+    log_level: str | None,
     max_retries: int,
     registry: str,
     path: str,
 ) -> None:
     """Run the tasks that come through a queue, until SIGTERM or Ctrl-C."""
-    setup_logging(log_level)
+    setup_logging(*choose(log_level))
     try:
         found = find_registry(registry, path)
         share_logging()
