@@ -37,9 +37,11 @@ class NamespaceControl:
     def delete_namespace(self, name: str, *, force: bool = False, progress: Progress | None = None) -> int:
         """Remove all keys of a namespace, `''` for none; how many those were.
 
-        Only keys that the protocol's table lists, of the type that it says. `progress` is called with how many
-        were looked at, and of how many. Raises TaskStateError where nodes of it live, or have died in the last
-        half a minute, without `force`; with it they write some keys anew. Raises InvalidInputError for no name.
+        Only keys that the protocol's table lists, of the type that it says; in no namespace those hashes
+        `task-...` alone that are records of tasks (they have a field `task`, or were begun). `progress` is called
+        with how many were looked at, and of how many. Raises TaskStateError where nodes of it live, or have died
+        in the last half a minute, without `force`; with it they write some keys anew. Raises InvalidInputError for
+        no name.
         """
         namespace = _check(name)
         nodes, total = self._look(namespace)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 
 import pytest
 from chaos.cluster import Cluster
 from commands import run
 from conftest import wait_until
+from terminal import Terminal
 
 from pytask import PyTask
 from pytask.errors import InvalidInputError, TaskStateError
@@ -35,7 +38,7 @@ def key_of(pattern: str, namespace: str) -> bytes:
 def fill(client, namespace: str) -> None:
     """Make every key that the table lists, of the type that it says."""
     make = {
-        "hash": lambda key: client.hset(key, "a", "1"),
+        "hash": lambda key: client.hset(key, "task", "a"),
         "list": lambda key: client.rpush(key, "a"),
         "set": lambda key: client.sadd(key, "a"),
         "zset": lambda key: client.zadd(key, {"a": 1}),
@@ -103,6 +106,27 @@ def test_deleting_removes_every_key_of_one_namespace_and_no_other_one(helpers, s
     assert told[-1] == (count + 1, count + 1)
     assert helpers.delete_namespace("shop") == 0
     assert helpers.delete_namespace("", force=True) == len(KEY_TABLE)
+
+
+def test_a_hash_in_no_namespace_that_is_no_record_of_a_task_stays(helpers, server):
+    for key, fields in {"task-1": {"title": "milk", "done": "no"}, "task-2": {"task": "noop"}}.items():
+        server.redis.hset(key, mapping=fields)
+    server.redis.hset("task-3", mapping={"state": "ERROR", "fence": "5"})  # a producer forgot its name
+    server.redis.hset("shop:task-1", mapping={"title": "milk"})
+    assert helpers.delete_namespace("") == 2
+    assert helpers.delete_namespace("shop") == 1
+    assert server.redis.keys() == [b"task-1"]
+
+
+def test_the_command_says_what_goes_that_is_in_no_namespace(cli, server):
+    server.redis.hset("task-1", "task", "noop")
+    command = [sys.executable, "-m", "pytask", "namespace", "delete", "", "-u", server.url]
+    with contextlib.closing(Terminal(command)) as terminal:
+        terminal.wait_for("in no namespace, of whatever app")
+        terminal.type("n\n")
+        assert terminal.wait() == 1
+    assert server.redis.exists("task-1")
+    assert cli("namespace", "delete", "", "--yes").stdout == "1 keys are gone\n"
 
 
 @pytest.mark.parametrize("name", ["a b", "task-x", "unique-a", "limit-a", "x" * 65, "a:b", "*", None, 5])

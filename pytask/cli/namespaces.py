@@ -11,6 +11,10 @@ from pytask.cli.queues import confirm, helping
 from pytask.cli.tables import print_table
 
 COLUMNS = ("keys", "tasks", "nodes")
+IN_NONE = (
+    "Remove all keys that are in no namespace, of whatever app: each new-task..., node-..., schedule-...,"
+    " service-..., workflow-..., end-task and so on, and each task-... that is a record of a task?"
+)
 
 
 @click.command(short_help="List the namespaces of a server.")
@@ -47,13 +51,14 @@ def namespace() -> None:
 def delete(name: str, yes: bool, force: bool, where: Where, as_json: bool) -> None:
     """Remove all keys of the namespace NAME ('' is that of apps without one). Asks first, unless --yes.
 
-    Only keys of pytask are removed. Where a node of the namespace lives it is refused, unless --force.
+    Only keys of pytask are removed, which are known by their names and types; without a namespace somebody else's
+    may be named alike. Where a node of the namespace lives it is refused, unless --force.
 
     Exit status: 0, 1 where the answer was no or a node lives, 2 usage, 3 no Redis.
     """
     with helping(where) as helpers:
         if not yes:
-            confirm(f"Remove all keys of the namespace {escaped(name) or '(none)'}?")
+            confirm(f"Remove all keys of the namespace {escaped(name)}?" if name else IN_NONE)
         with CountingBar("delete", quiet=as_json) as bar:
             count = helpers.delete_namespace(name, force=force, progress=bar)
     click.echo(json_line({"namespace": name, "deleted": count}) if as_json else f"{count} keys are gone")
