@@ -222,7 +222,7 @@ class AioTasks:
         """The ends (id, end) as they come. Raises TaskTimeout behind those that have come in time."""
         session = self._session
         collection = Collection(session.store.keys, ids)
-        ends = in_order_of_ends(await self._read(collection))
+        ends = await self._read(collection)
         if collection.open and not deadline.is_over:
             async with session.waiting.watch(collection.channels, tells_of_end) as watch:
                 for end in ends:
@@ -249,7 +249,7 @@ class AioTasks:
                 if not ends and not anew:
                     raise
                 break
-        return ends
+        return in_order_of_ends(ends)
 
     # Watching one task, and talking to it.
 

@@ -80,7 +80,7 @@ class Collecting:
     ) -> Generator[tuple[bytes, End], None, None]:
         """The ends as they come. Raises TaskTimeout behind those that have come in time."""
         collection = Collection(self.store.keys, ids, kind)
-        ends = in_order_of_ends(self._read(collection))
+        ends = self._read(collection)
         if collection.open and not deadline.is_over:
             yield from self._watch(collection, deadline, ends)
         else:
@@ -111,7 +111,7 @@ class Collecting:
                 if not ends:
                     raise
                 break
-        return ends
+        return in_order_of_ends(ends)
 
     def _read_if_possible(self, collection: Collection) -> list[tuple[bytes, End]]:
         try:
