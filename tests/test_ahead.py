@@ -85,3 +85,22 @@ def test_however_often_a_task_waits_for_a_place_one_look_at_the_late_is_to_come(
     runs = [greenlet for greenlet in made if greenlet._run == runner._execute]
     gevent.killall(looks + runs)
     assert (len(looks), len(runs)) == (1, 100)
+
+
+def test_a_task_that_waited_for_a_place_twice_since_it_was_reloaded_begins_once():
+    registry = Registry(1)
+    state = SimpleNamespace(registry=registry, settings=SimpleNamespace(max_data=1000))
+    runner = Runner(state, None, None, None)
+    first, reloaded, last = (
+        Run(Keys().queue(), b"node", Claim(i, b"1", b"0", b"push", b"0")) for i in (b"1", b"2", b"3")
+    )
+    for run in (first, reloaded, last, reloaded):
+        registry.add(run)
+        runner.launch(run)
+    registry.forget(first)
+    begun = reloaded.greenlet
+    registry.lend(reloaded)  # it waits for another task, and the last one has its place
+    assert last.greenlet is not None
+    registry.forget(last)
+    assert reloaded.greenlet is begun
+    gevent.killall([greenlet for greenlet in (first.greenlet, begun, last.greenlet) if greenlet])

@@ -93,7 +93,7 @@ class Runner:
             self._waiting.popleft()
 
     def _waits_still(self, run: Run) -> bool:
-        return run.phase == RUN and not run.runs and run.wish is None and self.state.registry.holds(run)
+        return run.phase == RUN and run.greenlet is None and run.wish is None and self.state.registry.holds(run)
 
     def _give_up_the_late(self) -> None:
         """Those before them take longer than the ones that had ended: others may have room for what waits here."""

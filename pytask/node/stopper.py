@@ -190,6 +190,6 @@ class Stopper:
             run.timer = None
         self.runner.tell_end(run, states.RUNNING)
         run.wish = None
-        run.task = None
+        run.task = run.greenlet = None
         run.phase = BEGIN
         self.restart(run)
