@@ -200,8 +200,8 @@ def test_the_tables_of_keys_and_states_are_those_of_the_code(head):
 
 
 WRITES = {
-    "DEL", "HDEL", "HINCRBY", "HSET", "LMOVE", "LPUSH", "LREM", "LTRIM", "PERSIST", "PEXPIRE", "RENAME", "RPOP",
-    "RPUSH", "SADD", "SET", "SREM", "XADD", "ZADD", "ZREM", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE",
+    "DEL", "HDEL", "HINCRBY", "HSET", "INCR", "LMOVE", "LPUSH", "LREM", "LTRIM", "PERSIST", "PEXPIRE", "RENAME",
+    "RPOP", "RPUSH", "SADD", "SET", "SREM", "XADD", "ZADD", "ZREM", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE",
 }  # fmt: skip
 
 
@@ -229,6 +229,8 @@ def row_of(key: str) -> str:
         return "<ns>services"
     if key == "service":
         return "<ns>service-<name>"
+    if key in ("services' counts", "services' changed"):
+        return "{<ns>services}:" + key.split()[1]
     if key == "applied":
         return "{<ns>service-<name>}:applied"
     if key == "workflow":
@@ -309,7 +311,8 @@ def test_the_page_names_the_scripts_that_write_and_remove_a_field(field):
 
 @pytest.mark.parametrize("name", IN_TASK_SLOT)
 def test_every_field_of_a_script_is_on_the_page(name):
-    values = {"stop", "none", "false"}  # what the scripts also write in quotes: a value, and a name for no field
+    # what the scripts also write in quotes: values, and a name for no field
+    values = {"stop", "none", "false", "restarted"}
     assert fields_in(calls(name, "HSET", "HDEL", "HMGET", "HSTRLEN")) - values <= set(FIELDS)
 
 

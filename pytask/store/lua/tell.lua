@@ -1,5 +1,5 @@
 -- tell: let the replicas of a service that run know how many there are.
--- KEYS  1 counts, 2 changed
+-- KEYS  1 services' counts, 2 services' changed
 -- ARGV  1 service, 2 the revision that says so, 3 how many ('' : the service is no more)
 -- Returns 1, or 0 where a later revision has told already: a node that was held up does not speak last. Safe to repeat.
 local before = redis.call('HGET', KEYS[1], ARGV[1])
