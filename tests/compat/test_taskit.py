@@ -9,14 +9,12 @@ import time
 from contextlib import closing
 
 import pytest
-import redis
 from conftest import wait_until
 
 from compat.literal import (
     Edit,
     Program,
     nodes_of,
-    open_server,
     read_blocks,
     rows_of,
     rows_on_page,
@@ -59,18 +57,6 @@ def hold(task_data):
 
 
 @pytest.fixture(scope="module")
-def server():
-    with open_server() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    with redis.Redis.from_url(server.url) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Where the package `myapp` of the document is."""
     made = tmp_path_factory.mktemp("taskit")
@@ -81,10 +67,10 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def start(server, folder):
+def start(own_server, folder):
     """Starts programs beside the package; one of a name that runs is given back as it is."""
     started = {}
-    environ = {"PYTASK_REDIS_URL": server.url, "PYTASK_CALLABLE_PREFIXES": "myapp.tasks"}
+    environ = {"PYTASK_REDIS_URL": own_server.url, "PYTASK_CALLABLE_PREFIXES": "myapp.tasks"}
 
     def start_program(name, text):
         if name not in started or started[name].process.poll() is not None:
@@ -105,17 +91,17 @@ def listening(start, client):
 
 
 @pytest.fixture
-def engine(server):
+def engine(own_server):
     """An engine in a process that does not listen."""
-    made = taskit.TaskEngine(["channel1"], max_workers=10, redis=server.url)
+    made = taskit.TaskEngine(["channel1"], max_workers=10, redis=own_server.url)
     with closing(made.app):
         yield made
 
 
 @pytest.fixture
-def publish(server, monkeypatch):
+def publish(own_server, monkeypatch):
     """The module's own `publish`, on the server of the environment."""
-    monkeypatch.setenv("PYTASK_REDIS_URL", server.url)
+    monkeypatch.setenv("PYTASK_REDIS_URL", own_server.url)
     monkeypatch.setattr(taskit, "_app", None)
     yield taskit.publish
     taskit._app.close()
@@ -161,9 +147,9 @@ def test_every_edit_of_the_examples_stands_on_the_page():
     assert set(read_blocks("taskit")) == {"publish", "syntax", "engine", "function", "status"}
 
 
-def test_the_program_of_the_page_does_what_it_says(server, client, folder, publish, monkeypatch):
+def test_the_program_of_the_page_does_what_it_says(own_server, client, folder, publish, monkeypatch):
     write_page_files("taskit", folder)
-    environ = {"PYTASK_REDIS_URL": server.url, "PYTASK_CALLABLE_PREFIXES": "thumbs"}
+    environ = {"PYTASK_REDIS_URL": own_server.url, "PYTASK_CALLABLE_PREFIXES": "thumbs"}
     program = Program(folder, "listen_page", (folder / "listen.py").read_text(), environ)
     monkeypatch.syspath_prepend(folder)
     try:
@@ -203,7 +189,7 @@ def test_what_waits_and_what_runs_is_told_wherever_it_is_asked(listening, engine
     wait_until(lambda: status() == (set(), set()), "nothing is left")
 
 
-def test_a_thread_beside_the_engine_is_told_the_same(start, client, server):
+def test_a_thread_beside_the_engine_is_told_the_same(start, client, own_server):
     text = """
 import json, threading, time
 from pytask.compat.taskit import TaskEngine, publish_task
@@ -261,23 +247,23 @@ def test_redis_commands_alone_publish(listening, client):
 # Without an engine.
 
 
-def test_a_channel_may_have_any_name(publish, server, client):
+def test_a_channel_may_have_any_name(publish, own_server, client):
     handle = publish("Kanal für Bilder", "myapp.tasks.echo", {"größe": 1})
     queue = client.hget(f"task-{handle}", "queue").decode()
     assert queue.startswith("Kanal-fur-Bilder-")
-    made = taskit.TaskEngine(["Kanal für Bilder", "default"], redis=server.url)
+    made = taskit.TaskEngine(["Kanal für Bilder", "default"], redis=own_server.url)
     with closing(made.app):
         assert made.app.settings.queues == (queue, "")
         assert made.get_status()["pending_tasks"] == [handle]
 
 
-def test_another_app_may_be_used(server, client, publish):
-    app = PyTask(server.url, namespace="other")
+def test_another_app_may_be_used(own_server, client, publish):
+    app = PyTask(own_server.url, namespace="other")
     assert taskit.use(app) is app
     handle = publish("c", "a.b", None)
     assert client.lrange("other:new-task:c", 0, -1) == [handle.encode()]
     app.close()
-    assert taskit.use(server.url, namespace="third").settings.namespace == "third"
+    assert taskit.use(own_server.url, namespace="third").settings.namespace == "third"
 
 
 @pytest.mark.parametrize(

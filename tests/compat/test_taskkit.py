@@ -12,14 +12,12 @@ from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-import redis
 from conftest import HERE, wait_until
 
 from compat.literal import (
     Edit,
     Program,
     nodes_of,
-    open_server,
     read_blocks,
     rows_of,
     rows_on_page,
@@ -67,25 +65,13 @@ EDITS = [
 
 
 @pytest.fixture(scope="module")
-def server():
-    with open_server() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    with redis.Redis.from_url(server.url) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def start(server, tmp_path_factory):
+def start(own_server, tmp_path_factory):
     """Starts programs; one of a name that runs is given back as it is. They are gone at the end."""
     folder, started = tmp_path_factory.mktemp("taskkit"), {}
 
     def start_program(name, text, **environ):
         if name not in started or started[name].process.poll() is not None:
-            started[name] = Program(folder, name, text, {"URL": server.url, **environ})
+            started[name] = Program(folder, name, text, {"URL": own_server.url, **environ})
         return started[name]
 
     yield start_program
@@ -93,26 +79,26 @@ def start(server, tmp_path_factory):
         program.end()
 
 
-def literal(server, *names, more=()):
-    return write_program("taskkit", names, [*EDITS, *more]).replace("6379", str(server.port))
+def literal(own_server, *names, more=()):
+    return write_program("taskkit", names, [*EDITS, *more]).replace("6379", str(own_server.port))
 
 
 # The document.
 
 
 @pytest.fixture
-def working(server, client, start):
+def working(own_server, client, start):
     """The example that starts workers and stays."""
-    program = start("workers", literal(server, "handler", "make_kit", "workers"))
+    program = start("workers", literal(own_server, "handler", "make_kit", "workers"))
     wait_until(lambda: len(nodes_of(client, f"new-task:{QUEUE}")) == 3, lambda: f"3 processes:\n{program.text}")
     return program
 
 
 @pytest.fixture(scope="module")
-def kit(server):
+def kit(own_server):
     """The kit of the document, in another program."""
     names = {}
-    exec(literal(server, "handler", "make_kit"), names)
+    exec(literal(own_server, "handler", "make_kit"), names)
     with closing(names["kit"].app):
         yield names["kit"]
 
@@ -148,9 +134,11 @@ def test_the_program_of_the_document_is_run_once_and_ends_with_ctrl_c(working, c
     assert "Traceback" not in working.text
 
 
-def test_the_schedules_of_the_document_are_those_of_the_program(server, client, start):
-    program = start("schedules", f"GROUP_NAME = {GROUP!r}\n" + literal(server, "handler", "make_kit", "schedules"))
-    app = PyTask(server.url)
+def test_the_schedules_of_the_document_are_those_of_the_program(own_server, client, start):
+    program = start(
+        "schedules", f"GROUP_NAME = {GROUP!r}\n" + literal(own_server, "handler", "make_kit", "schedules")
+    )
+    app = PyTask(own_server.url)
     with closing(app):
         found = wait_until(lambda: len(s := app.helpers.get_schedules()) == 2 and s, lambda: program.text)
         assert list(found) == ["scheduler_name:...", "scheduler_name:other"]
@@ -167,8 +155,8 @@ def test_the_schedules_of_the_document_are_those_of_the_program(server, client, 
 
 
 @pytest.mark.waits
-def test_a_task_of_the_document_is_initiated_for_later(server, start, client):
-    text = literal(server, "handler", "make_kit", "workers", "initiate", more=[ONE_WAY])
+def test_a_task_of_the_document_is_initiated_for_later(own_server, start, client):
+    text = literal(own_server, "handler", "make_kit", "workers", "initiate", more=[ONE_WAY])
     program = start("initiate", f"{text}\nprint('it goes on')", PYTASK_NAMESPACE="initiate")
     assert program.wait() == 0, program.text
     assert "it goes on" in program.text
@@ -206,11 +194,11 @@ def site():
         thread.join()
 
 
-def test_the_program_of_the_page_does_what_it_says(server, client, site, tmp_path, monkeypatch):
+def test_the_program_of_the_page_does_what_it_says(own_server, client, site, tmp_path, monkeypatch):
     write_page_files("taskkit", tmp_path)
     text = (tmp_path / "watcher.py").read_text()
-    program = Program(tmp_path, "watch", text, {"PYTASK_REDIS_URL": server.url})
-    monkeypatch.setenv("PYTASK_REDIS_URL", server.url)
+    program = Program(tmp_path, "watch", text, {"PYTASK_REDIS_URL": own_server.url})
+    monkeypatch.setenv("PYTASK_REDIS_URL", own_server.url)
     monkeypatch.syspath_prepend(tmp_path)
     try:
         run_page("taskkit", client, {"site": site})
@@ -230,7 +218,7 @@ A, B = "Größe XL / a", "b"
 
 
 @pytest.fixture
-def own(server, client, start):
+def own(own_server, client, start):
     """A program of our own with two processes."""
     program = start("own", (HERE / "compat" / "kit_program.py").read_text(), PYTASK_NAMESPACE="own")
     wait_until(lambda: len(nodes_of(client, f"own:new-task:{B}")) == 2, lambda: f"2 processes:\n{program.text}")
@@ -248,8 +236,8 @@ class Handler(TaskHandler):
 
 
 @pytest.fixture
-def ours(own, server):
-    kit = make_kit(server.url, Handler(), namespace="own")
+def ours(own, own_server):
+    kit = make_kit(own_server.url, Handler(), namespace="own")
     with closing(kit.app):
         yield kit
 
@@ -343,8 +331,9 @@ def test_a_killed_process_is_replaced_and_its_task_is_done_by_another(ours, clie
 
 def test_a_schedule_fires_and_what_the_program_drops_from_it_fires_no_more(own, ours, start, client):
     helpers = ours.app.helpers
-    name = next(name for name in wait_until(helpers.get_schedules) if name.startswith("ticks:every-second-"))
-    assert set(helpers.get_schedules()) == {name, "ticks:later"}
+    names = wait_until(lambda: len(found := set(helpers.get_schedules())) == 2 and found, "both are there")
+    name = next(name for name in names if name.startswith("ticks:every-second-"))
+    assert names == {name, "ticks:later"}
     assert helpers.get_schedules()["ticks:later"]["fields"]["tz"] == "+09:00"
     fired = wait_until(lambda: [k.decode()[9:] for k in client.scan_iter(f"own:task-{name}@*", 1000)], "it fires")[
         0
@@ -361,6 +350,7 @@ def test_a_schedule_fires_and_what_the_program_drops_from_it_fires_no_more(own, 
     text = (HERE / "compat" / "kit_program.py").read_text()
     without = start("without", text, PYTASK_NAMESPACE="own", WITHOUT="yes")
     wait_until(lambda: set(helpers.get_schedules()) == {"ticks:later", "mine"}, "the entry is gone")
+    wait_until(lambda: len(nodes_of(client, f"own:new-task:{B}")) == 2, "its nodes take the signal")
     elsewhere.app.helpers.remove_schedule("mine")
     elsewhere.app.close()
     wait_until(
