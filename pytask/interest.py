@@ -60,7 +60,9 @@ class Watch(Generic[A]):
         self.alarm.clear()
         if self.problem is not None:
             raise self.problem
-        renewed, self._renewed = self._renewed, False
+        renewed = self._renewed
+        if renewed:  # else the other thread may set it between the two
+            self._renewed = False
         messages = []
         while self._heard:
             messages.append(self._heard.popleft())

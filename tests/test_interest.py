@@ -170,3 +170,30 @@ def test_what_nobody_asked_for_does_no_harm(reply):
     interest.add(watch(b"a"))
     interest.feed(reply)
     assert interest
+
+
+class Crossed(Watch):
+    """Its subscription begins to stand in the very moment in which somebody asks for the news."""
+
+    asked = False
+    renewed = False
+
+    @property
+    def _renewed(self):
+        before = self.renewed
+        if self.asked:
+            self.asked = False
+            self.note_standing(b"a")
+        return before
+
+    @_renewed.setter
+    def _renewed(self, value):
+        self.renewed = value
+
+
+def test_a_subscription_that_stands_while_the_news_are_taken_is_told_the_next_time():
+    crossed = Crossed([b"a"], lambda message: True, threading.Event())
+    crossed.asked = True
+    assert crossed.take().renewed is False
+    assert crossed.alarm.is_set()
+    assert crossed.take().renewed is True
