@@ -317,8 +317,9 @@ def test_new_data_rolls_through_one_replica_at_a_time(server, app, start_node):
     wait_until(lambda: app.helpers.get_service("x")["state"] == "running")
 
 
-def test_a_node_that_was_held_up_does_not_tell_an_older_count(server, app, start_node, tmp_path, monkeypatch):
-    """It has made the first replicas; meanwhile another node has made more of them, and has told so."""
+@pytest.fixture
+def start_held_node(start_node, tmp_path, monkeypatch):
+    """Starts a node that is held up once it has made replicas, until `go`; `held` and `told` say how far it is."""
     monkeypatch.setenv("PYTHONPATH", f"{HERE}:{os.environ.get('PYTHONPATH', '')}")
     (tmp_path / "held.py").write_text(
         "from gevent import sleep\n"
@@ -336,8 +337,29 @@ def test_a_node_that_was_held_up_does_not_tell_an_older_count(server, app, start
         "    app.redis.incr('told') if app.redis.exists('told') else None\n"
         "points.reach, tell, Services.tell_count = reach, Services.tell_count, tell_count\n"
     )
+    return lambda: start_node("--path", str(tmp_path), app="held:app")
+
+
+def test_a_replica_that_is_done_is_not_run_again_where_another_node_goes_on(
+    server, app, start_node, start_held_node
+):
+    """The node that has made it has not noted so yet when more of them are wanted."""
+    app.helpers.start_service("x", "serve", data={"seconds": 0}, restart="on-failure", replicas=2)
+    start_held_node()
+    for number in range(2):
+        server.wait_for_state(f"x:{number}", "SUCCESS")
+    app.helpers.scale_service("x", 3)
+    start_node(app=APP)
+    server.wait_for_state("x:2", "SUCCESS")
+    wait_until(lambda: server.redis.hget("{service-x}:applied", "replicas") == b"3", "the other one has noted it")
+    server.wait_until_idle()
+    assert sorted(row[1] for row in notes(server, "x")) == ["x:0", "x:1", "x:2"]
+
+
+def test_a_node_that_was_held_up_does_not_tell_an_older_count(server, app, start_node, start_held_node):
+    """It has made the first replicas; meanwhile another node has made more of them, and has told so."""
     app.helpers.start_service("x", "serve", replicas=2)
-    start_node("--path", str(tmp_path), app="held:app")
+    start_held_node()
     wait_until(lambda: server.redis.exists("held"))
     app.helpers.scale_service("x", 3)
     start_node(app=APP)

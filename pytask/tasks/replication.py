@@ -28,7 +28,7 @@ NAPS = (0.01, 0.25)  # seconds between two looks at replicas that are to end or 
 REPEAT = 3.0  # seconds until a replica is told a second time
 RENEWAL = 30.0  # seconds that a replica may take to begin anew, until the next one does
 
-RUNNING, WAIT = states.RUNNING.encode(), states.WAIT.encode()
+RUNNING, STOPPED, WAIT = states.RUNNING.encode(), states.STOPPED.encode(), states.WAIT.encode()
 PARKED = frozenset(state.encode() for state in states.PARKED)
 
 
@@ -122,11 +122,11 @@ class Replication:
         new = [task_id for task_id, is_new in zip(ids, made, strict=True) if is_new]
         if old:
             standings = self.services.equip(self.name, old, plan.revision, definition.changes(), anew=True)
-            new += self._want_again(old, standings)
+            new += self._want_again(old, standings, plan)
         if new:
             self.store.queues.push(definition.queue, new)
 
-    def _want_again(self, ids: Sequence[bytes], standings: Sequence[Standing]) -> list[bytes]:
+    def _want_again(self, ids: Sequence[bytes], standings: Sequence[Standing], plan: Plan) -> list[bytes]:
         """Of records that there were: those to be pushed."""
         strange = [i for i, standing in zip(ids, standings, strict=True) if not standing.state]
         if strange and self.store.records.are_there(strange[:1]):  # else it was removed a moment ago
@@ -136,7 +136,7 @@ class Replication:
                 wire.shown(strange[0]),
             )
         ours = [(i, standing) for i, standing in zip(ids, standings, strict=True) if standing.state]
-        over = [i for i, standing in ours if standing.state in states.CLOSED_RAW or standing.is_stopping]
+        over = [i for i, standing in ours if _is_over(standing, plan)]
         self.store.records.restart_each(over, "", ())
         return over + [i for i, standing in ours if standing.state == WAIT and i not in over]
 
@@ -231,8 +231,7 @@ class Replication:
 
     def _is_anew(self, standing: Standing, plan: Plan) -> bool:
         """Does it run what the definition says?"""
-        uses = int(standing.uses) if standing.uses.isdigit() else 0
-        return standing.state == RUNNING and uses >= plan.content
+        return standing.state == RUNNING and _uses(standing, plan)
 
     def _renew(self, number: int, definition: Definition, plan: Plan) -> None:
         """Let one replica begin anew, and wait until it has."""
@@ -268,6 +267,18 @@ class Replication:
             self.store.claims(definition.queue if at is None else at).nudge(task_id)
         if standing.state:
             self.store.queues.push(definition.queue, [task_id])
+
+
+def _is_over(standing: Standing, plan: Plan) -> bool:
+    """Is it to be started again where it is wanted? What has ended by itself with this very content is done."""
+    if standing.is_stopping or standing.state == STOPPED:
+        return True
+    return standing.state in states.CLOSED_RAW and not _uses(standing, plan)
+
+
+def _uses(standing: Standing, plan: Plan) -> bool:
+    """Did its last run read what the definition says?"""
+    return standing.uses.isdigit() and int(standing.uses) >= plan.content
 
 
 def _is_done(definition: Definition, applied: dict[bytes, bytes]) -> bool:
