@@ -129,8 +129,9 @@ class NodeWatch:
                 self.fail(kind, f"{new} while {old}")
         self.running.append(new)
         story = self.story(new.id)
-        if story.once and story.started:
+        if story.once and story.started and not story.reloads:
             self.fail("a task that may start only once starts twice", str(new))
+        story.reloads = story.reloads and not story.started
         # a start that was begun before somebody wished for another one takes nothing from that wish
         story.started = story.started or int(new.run.fence) > story.began_before
         return new

@@ -217,7 +217,7 @@ class RecordWatch:
     def _publish(self, machine: Machine, keys: Words, args: Words, evaluate: Evaluate) -> Any:
         """A message alone may be lost, but is a reason to stop, or to start anew."""
         if args[0] == b"reload":
-            self.story(keys[0].removesuffix(b"-control")[5:]).started = False
+            self.story(keys[0].removesuffix(b"-control")[5:]).reloads = True
         if args[0] == b"stop":
             task_id = keys[0].removesuffix(b"-control")[5:]
             self.story(task_id).told_to_stop = True

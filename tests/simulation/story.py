@@ -76,6 +76,7 @@ class Story:
     nudged: bool = False  # brought back before its time
     once: bool = False  # a producer wrote that it may start only once
     began_before: int = 0  # the highest fence that had begun when it was last restarted
+    reloads: bool = False  # somebody told it to start anew, maybe before its code had started
     started: bool = False  # its code did, and neither an end nor a wish has come since
     died_young: set[int] = field(default_factory=set)  # fences of claims whose nodes' deaths count against it
     young: int = 0  # deaths in a row that count against it
