@@ -245,19 +245,32 @@ class NodeProcess:
 StartNode = Callable[..., NodeProcess]
 
 
+def write_changed(file: Path, app: str, changes: str) -> str:
+    """Write a module with an app of the tests and code behind it; the way to that app."""
+    module = app.partition(":")[0]
+    head = f"import sys\nsys.path.append({str(HERE)!r})\nfrom {module} import app\nfrom pytask import points\n"
+    file.write_text(head + changes)
+    return f"{file.stem}:app"
+
+
 @pytest.fixture
 def start_node(server: Server, tmp_path: Path) -> Iterator[StartNode]:
     """Starts nodes: `start_node("--grace", "1", hash_wait="5")`, options and settings.
 
-    Waits until each takes tasks, unless `ready=False`. All are killed at the end of the test.
+    Waits until each takes tasks, unless `ready=False`. All are killed at the end of the test. `changes` is Python
+    code that a node runs behind its app, which it finds as `app`: what it does at one of `points`, say.
     """
     started: list[NodeProcess] = []
 
-    def start(*options: str, app: str = "nodeapp:app", ready: bool = True, **environ: str) -> NodeProcess:
-        log = tmp_path / f"node-{len(started)}.log"
+    def start(
+        *options: str, app: str = "nodeapp:app", changes: str = "", ready: bool = True, **environ: str
+    ) -> NodeProcess:
+        log, path = tmp_path / f"node-{len(started)}.log", HERE
+        if changes:
+            app, path = write_changed(tmp_path / f"changed{len(started)}.py", app, changes), tmp_path
         settings = {f"PYTASK_{name.upper()}": value for name, value in environ.items()}
         with log.open("wb") as out:
-            words = ["worker", app, "--path", str(HERE), "-u", server.url, *options]
+            words = ["worker", app, "--path", str(path), "-u", server.url, *options]
             process = nursery.start(words, stdout=out, stderr=out, environ={**os.environ, **settings})
         node = NodeProcess(process, log)
         started.append(node)

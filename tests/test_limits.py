@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from conftest import ON_ONE_SERVER, wait_until
@@ -141,18 +139,17 @@ def test_a_record_without_data_has_its_limits_too(server, node):
     assert most_at_once(server) == 1
 
 
-def test_a_task_that_ends_while_it_is_let_in_leaves_its_place(server, start_node, tmp_path, monkeypatch):
+ENDS_THE_TASK = """
+def reach(name):
+    if name == "after-ask" and app.redis.hget("task-a", "state") != b"SKIPPED":
+        app.redis.hset("task-a", "state", "SKIPPED")
+points.reach = reach
+"""
+
+
+def test_a_task_that_ends_while_it_is_let_in_leaves_its_place(server, start_node):
     """As a workflow that is stopped skips one of its tasks, between the questions to limit and record."""
-    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
-    (tmp_path / "ends.py").write_text(
-        "from limitapp import app\n"
-        "from pytask import points\n"
-        "def reach(name):\n"
-        "    if name == 'after-ask' and app.redis.hget('task-a', 'state') != b'SKIPPED':\n"
-        "        app.redis.hset('task-a', 'state', 'SKIPPED')\n"
-        "points.reach = reach\n"
-    )
-    start_node("--path", str(tmp_path), app="ends:app")
+    start_node(app=APP, changes=ENDS_THE_TASK)
     create(server, "one", "a", fields={"unique": "u"})
     server.wait_for_state("a", "SKIPPED")
     server.wait_until_idle()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import threading
 import time
@@ -290,8 +289,6 @@ def test_a_restart_of_a_task_that_runs_happens_after_its_end(raw, server, helper
 
 CROSSING = """
 from gevent.event import Event
-from nodeapp import app
-from pytask import points
 from pytask.node.control import Control
 
 heard, act = Event(), Control._act
@@ -311,13 +308,11 @@ Control._act, points.reach = hear, reach
 
 
 @pytest.fixture
-def start_crossing(start_node, tmp_path, monkeypatch):
+def start_crossing(start_node):
     """A node that does something at a point, once, waits until it has heard a message, and does something else."""
-    monkeypatch.setenv("PYTHONPATH", f"{HERE}:{os.environ.get('PYTHONPATH', '')}")
 
     def start(point: str, before: str, after: str = "pass") -> None:
-        (tmp_path / "crossing.py").write_text(CROSSING.format(point=point, before=before, after=after))
-        start_node("--path", str(tmp_path), app="crossing:app")
+        start_node(changes=CROSSING.format(point=point, before=before, after=after))
 
     return start
 

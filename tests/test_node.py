@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-from pathlib import Path
 
 from conftest import wait_until
 
@@ -93,24 +91,21 @@ def test_a_second_signal_skips_the_grace(server, start_node):
     assert server.state("S") == "WAIT"
 
 
-def test_what_is_being_begun_when_its_node_ends_is_run_and_not_forgotten(
-    server, start_node, tmp_path, monkeypatch
-):
+BEGINS_SLOWLY = """
+from gevent import sleep
+points.reach = lambda name: sleep(1.0) if name == "after-begin" else None
+"""
+
+
+def test_what_is_being_begun_when_its_node_ends_is_run_and_not_forgotten(server, start_node):
     """Redis takes its time to answer, so that the record says RUNNING long before the node knows."""
-    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
-    (tmp_path / "slow.py").write_text(
-        "from nodeapp import app\n"
-        "from gevent import sleep\n"
-        "from pytask import points\n"
-        "points.reach = lambda name: sleep(1.0) if name == 'after-begin' else None\n"
-    )
-    node = start_node("--path", str(tmp_path), app="slow:app")
+    node = start_node(changes=BEGINS_SLOWLY)
     server.create("O", "once", '{"seconds": 0}')
     server.wait_for_state("O", "RUNNING")
     assert node.terminate() == 0
     assert server.state("O") == "SUCCESS"
     assert server.deliveries("O") == 0
-    node = start_node("--path", str(tmp_path), "--grace", "0", app="slow:app")
+    node = start_node("--grace", "0", changes=BEGINS_SLOWLY)
     server.create("F", "forever")
     server.wait_for_state("F", "RUNNING")
     assert node.terminate() == 0, "it was not cut short"

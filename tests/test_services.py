@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import signal
 import time
 from collections import Counter
 
 import pytest
-from conftest import HERE, ON_ONE_SERVER, Server, wait_until
+from conftest import ON_ONE_SERVER, Server, wait_until
 
 from pytask.errors import ServiceNotFoundError
 
@@ -317,35 +316,27 @@ def test_new_data_rolls_through_one_replica_at_a_time(server, app, start_node):
     wait_until(lambda: app.helpers.get_service("x")["state"] == "running")
 
 
-@pytest.fixture
-def start_held_node(start_node, tmp_path, monkeypatch):
-    """Starts a node that is held up once it has made replicas, until `go`; `held` and `told` say how far it is."""
-    monkeypatch.setenv("PYTHONPATH", f"{HERE}:{os.environ.get('PYTHONPATH', '')}")
-    (tmp_path / "held.py").write_text(
-        "from gevent import sleep\n"
-        "from pytask import points\n"
-        "from pytask.store.services import Services\n"
-        "from serviceapp import app\n"
-        "def reach(name):\n"
-        "    if name == 'after-replicas' and not app.redis.exists('held', 'go'):\n"
-        "        app.redis.set('held', 1)\n"
-        "        while not app.redis.exists('go'):\n"
-        "            sleep(0.02)\n"
-        "        app.redis.set('told', 0)\n"
-        "def tell_count(self, *words):\n"
-        "    tell(self, *words)\n"
-        "    app.redis.incr('told') if app.redis.exists('told') else None\n"
-        "points.reach, tell, Services.tell_count = reach, Services.tell_count, tell_count\n"
-    )
-    return lambda: start_node("--path", str(tmp_path), app="held:app")
+# Held up once it has made replicas, until `go`; `held` and `told` say how far it is.
+IS_HELD_UP = """
+from gevent import sleep
+from pytask.store.services import Services
+def reach(name):
+    if name == "after-replicas" and not app.redis.exists("held", "go"):
+        app.redis.set("held", 1)
+        while not app.redis.exists("go"):
+            sleep(0.02)
+        app.redis.set("told", 0)
+def tell_count(self, *words):
+    tell(self, *words)
+    app.redis.incr("told") if app.redis.exists("told") else None
+points.reach, tell, Services.tell_count = reach, Services.tell_count, tell_count
+"""
 
 
-def test_a_replica_that_is_done_is_not_run_again_where_another_node_goes_on(
-    server, app, start_node, start_held_node
-):
+def test_a_replica_that_is_done_is_not_run_again_where_another_node_goes_on(server, app, start_node):
     """The node that has made it has not noted so yet when more of them are wanted."""
     app.helpers.start_service("x", "serve", data={"seconds": 0}, restart="on-failure", replicas=2)
-    start_held_node()
+    start_node(app=APP, changes=IS_HELD_UP)
     for number in range(2):
         server.wait_for_state(f"x:{number}", "SUCCESS")
     app.helpers.scale_service("x", 3)
@@ -356,10 +347,10 @@ def test_a_replica_that_is_done_is_not_run_again_where_another_node_goes_on(
     assert sorted(row[1] for row in notes(server, "x")) == ["x:0", "x:1", "x:2"]
 
 
-def test_a_node_that_was_held_up_does_not_tell_an_older_count(server, app, start_node, start_held_node):
+def test_a_node_that_was_held_up_does_not_tell_an_older_count(server, app, start_node):
     """It has made the first replicas; meanwhile another node has made more of them, and has told so."""
     app.helpers.start_service("x", "serve", replicas=2)
-    start_held_node()
+    start_node(app=APP, changes=IS_HELD_UP)
     wait_until(lambda: server.redis.exists("held"))
     app.helpers.scale_service("x", 3)
     start_node(app=APP)

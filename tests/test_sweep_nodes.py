@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
 
 import nursery
 import pytest
-from conftest import HERE, ON_ONE_SERVER, wait_until
+from conftest import ON_ONE_SERVER, wait_until
 from moves import A, Broom
 from terminal import Terminal
 
@@ -70,15 +69,9 @@ def test_one_node_sweeps_and_another_takes_over_when_it_dies(server, start_node)
 
 @ON_ONE_SERVER
 @pytest.mark.parametrize("point", ["before-rescue", "after-rescue"])
-def test_a_node_that_dies_while_it_puts_back_loses_nothing(server, start_node, tmp_path, monkeypatch, point):
-    monkeypatch.setenv("PYTHONPATH", f"{HERE}:{os.environ.get('PYTHONPATH', '')}")
-    (tmp_path / "dying.py").write_text(
-        "import os, signal\n"
-        "from nodeapp import app\n"
-        "from pytask import points\n"
-        f"points.reach = lambda name: name == {point!r} and os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    first = start_node("--path", str(tmp_path), app="dying:app", **FAST)
+def test_a_node_that_dies_while_it_puts_back_loses_nothing(server, start_node, point):
+    dies = f"points.reach = lambda name: name == {point!r} and os.kill(os.getpid(), signal.SIGKILL)\n"
+    first = start_node(changes="import os, signal\n" + dies, **FAST)
     wait_until(lambda: lease_of(server) == first.node_id)
     for n in range(3):
         server.redis.hset(f"task-T{n}", mapping={"task": "sleep", "state": "WAIT"})

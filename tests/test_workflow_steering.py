@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -335,21 +333,19 @@ def test_nothing_comes_back_of_a_workflow_that_is_removed_while_its_tasks_are_ma
         wait_until(lambda: keys_of_W(server) == [], "all of it is gone")
 
 
-def test_nothing_comes_back_of_a_workflow_that_is_removed_at_its_last_word(
-    app, start_node, server, tmp_path, monkeypatch
-):
+NOTES_FOR_EVER = """
+from gevent import sleep
+from pytask.store.workflows import Workflows
+def note(self, workflow, **fields):
+    self.client.execute("SET", "reached", 1)
+    sleep(600)
+Workflows.note = note
+"""
+
+
+def test_nothing_comes_back_of_a_workflow_that_is_removed_at_its_last_word(app, start_node, server):
     """Its node finds out that the record is gone, and ends the run, just when all its tasks have been made."""
-    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
-    (tmp_path / "late.py").write_text(
-        "from gevent import sleep\n"
-        "from nodeapp import app\n"
-        "from pytask.store.workflows import Workflows\n"
-        "def note(self, workflow, **fields):\n"
-        "    self.client.execute('SET', 'reached', 1)\n"
-        "    sleep(600)\n"
-        "Workflows.note = note\n"
-    )
-    start_node("--path", str(tmp_path), app="late:app", local_tasks="false")  # its Sweep would find what is left
+    start_node(changes=NOTES_FOR_EVER, local_tasks="false")  # its Sweep would find what is left
     app.start_workflow([["noop"], ["noop"]], workflow_id="W")
     wait_until(lambda: server.redis.exists("reached"))
     server.redis.delete("task-W", "workflow-W")
@@ -406,18 +402,17 @@ def test_a_step_that_comes_late_leaves_nothing_of_a_removed_workflow(store, serv
     assert server.redis.keys("*") == []
 
 
-def test_a_stop_that_comes_when_its_run_is_about_to_end_is_obeyed(app, start_node, server, tmp_path, monkeypatch):
+STOPS_LATE = """
+def reach(name):
+    if name == "before-finish":
+        app.redis.hset("task-W", "control", "stop")
+points.reach = reach
+"""
+
+
+def test_a_stop_that_comes_when_its_run_is_about_to_end_is_obeyed(app, start_node, server):
     """Whoever asks finds it RUNNING, and its node hears the message when the run is gone."""
-    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
-    (tmp_path / "late.py").write_text(
-        "from nodeapp import app\n"
-        "from pytask import points\n"
-        "def reach(name):\n"
-        "    if name == 'before-finish':\n"
-        "        app.redis.hset('task-W', 'control', 'stop')\n"
-        "points.reach = reach\n"
-    )
-    start_node("--path", str(tmp_path), app="late:app")
+    start_node(changes=STOPS_LATE)
     handle = app.start_workflow([[("sleep", {"seconds": 600})], ["noop"]], workflow_id="W")
     assert handle.wait(20) == "STOPPED"
     assert states_of(handle) == {"0": "STOPPED", "1": "SKIPPED"}
@@ -425,22 +420,19 @@ def test_a_stop_that_comes_when_its_run_is_about_to_end_is_obeyed(app, start_nod
     assert int(server.field("W", "attempt")) <= 5, "it is not pushed for ever"
 
 
-def test_a_stop_of_a_workflow_that_its_node_puts_back_stops_its_tasks(
-    app, start_node, server, tmp_path, monkeypatch
-):
+IS_HELD_UP = """
+import time
+def reach(name):
+    if name == "in-workflow" and app.redis.exists("hold"):
+        app.redis.set("hold", "held")
+        time.sleep(60)
+points.reach = reach
+"""
+
+
+def test_a_stop_of_a_workflow_that_its_node_puts_back_stops_its_tasks(app, start_node, server):
     """Its second run is held up until its node ends, and a stop comes meanwhile."""
-    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
-    (tmp_path / "slow.py").write_text(
-        "import time\n"
-        "from nodeapp import app\n"
-        "from pytask import points\n"
-        "def reach(name):\n"
-        "    if name == 'in-workflow' and app.redis.exists('hold'):\n"
-        "        app.redis.set('hold', 'held')\n"
-        "        time.sleep(60)\n"
-        "points.reach = reach\n"
-    )
-    first = start_node("--path", str(tmp_path), "--grace", "0.1", app="slow:app")
+    first = start_node("--grace", "0.1", changes=IS_HELD_UP)
     tasks = [step("noop", name="a"), step("sleep", {"seconds": 600}, name="b", queue="other"),
              step("noop", name="c", after="a"), step("noop", name="d", after="b")]  # fmt: skip
     start_node("-q", "other")
