@@ -133,7 +133,7 @@ class Tour(Rig):
         self.ids += ["W:0", "W:1", "W:2"]
 
     def stopped_workflow(self) -> None:
-        """It is stopped between two steps, restarted and stopped again: `want_stop`, `reopen`."""
+        """It is stopped between two steps by a message, restarted and stopped again: `want_stop`, `reopen`."""
         handle = self.app.start_workflow([["forever"]], workflow_id="V")
         for turn in range(2):
             if turn:
@@ -141,7 +141,10 @@ class Tour(Rig):
             wait_for(
                 lambda: handle.tasks()[0]["state"] == "RUNNING" and self.state("V") == "HELD", "it goes on", 60
             )
-            self.redis.publish("task-V-control", "stop")
+            if turn:
+                handle.stop()
+            else:
+                self.redis.publish("task-V-control", "stop")
             wait_for(lambda: self.state("V") == self.state("V:0") == "STOPPED", "it is stopped", 60)
 
     def begin_schedule(self) -> None:

@@ -388,6 +388,17 @@ def test_a_published_stop_reaches_a_workflow_between_its_steps(app, start_node, 
         assert states_of(handle) == {"0": "SUCCESS", "1": "STOPPED", "2": "SKIPPED"}
 
 
+def test_a_published_stop_that_is_not_believed_soon_after_a_restart_is_so_later(app, node, server):
+    handle = app.start_workflow([[("sleep", {"seconds": 600})], ["noop"]])
+    for _ in range(2):
+        wait_until(lambda: states_of(handle)["0"] == "RUNNING" and server.state(handle) == "HELD")
+        wait_until(
+            lambda: server.redis.publish(f"task-{handle}-control", "stop") and server.state(handle) == "STOPPED",
+            "it is stopped in the end",
+        )
+        handle.restart()
+
+
 def test_a_step_that_comes_late_leaves_nothing_of_a_removed_workflow(store, server):
     lay_out(store, {"a": noted()})
     assert store.workflows.note(b"W", made=1) is True

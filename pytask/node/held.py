@@ -21,6 +21,6 @@ class Held:
         if len(self._runs) > MOST:
             del self._runs[next(iter(self._runs))]
 
-    def take(self, task_id: bytes) -> tuple[QueueKeys, bytes] | None:
-        """Queue and fence of that step, which is forgotten; None where there is none."""
-        return self._runs.pop(task_id, None)
+    def find(self, task_id: bytes) -> tuple[QueueKeys, bytes] | None:
+        """Queue and fence of that step; None where there is none."""
+        return self._runs.get(task_id)

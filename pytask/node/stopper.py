@@ -74,7 +74,7 @@ class Stopper:
 
     def stop_held(self, task_id: bytes) -> None:
         """A stop of an id that does not run here: it may be that of a workflow whose last step was taken here."""
-        found = self.state.held.take(task_id)
+        found = self.state.held.find(task_id)
         if found is not None:
             gevent.spawn(self._tell_steering, task_id, *found)
 
