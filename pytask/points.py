@@ -45,6 +45,12 @@ POINTS: Final = (
     "after-draft",
     "after-win",
     "after-start",
+    "after-take-up",
+    "after-create",
+    "after-replicas",
+    "after-stops",
+    "before-hand",
+    "after-hand",
 )
 """Every name that `reach` is called with, in the order of a task's life."""
 

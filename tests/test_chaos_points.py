@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from chaos import flows, journal, points
@@ -13,6 +15,8 @@ from chaos.checker import wait_until_ended
 from chaos.proxy import Proxy
 from chaos.rig import Rig, wait_for
 from chaos.standing import Keep, Standing
+
+from pytask import points as production
 
 REAP_POINTS = [point for point in points.ALL if "reap" in point]
 ADOPTION_POINTS = [point for point in points.ALL if "adoption" in point]
@@ -27,7 +31,11 @@ FLOW_POINTS = {  # of workflows, and the most often that one of the tests comes 
     "after-workflow-end": 1,
 }
 FIRE_POINTS = [point for point in points.ALL if point.endswith(("-draft", "-win", "-start"))]
-OTHER_POINTS = (*REAP_POINTS, *ADOPTION_POINTS, *RESCUE_POINTS, *FLOW_POINTS, *FIRE_POINTS)
+HAND_POINTS = [point for point in points.ALL if "hand" in point]
+SERVICE_POINTS = ["after-take-up", "after-create", "after-replicas", "after-stops"]
+OTHER_POINTS = (
+    *REAP_POINTS, *ADOPTION_POINTS, *RESCUE_POINTS, *FLOW_POINTS, *FIRE_POINTS, *HAND_POINTS, *SERVICE_POINTS
+)  # fmt: skip
 PLAIN_POINTS = [point for point in points.ALL if point not in OTHER_POINTS]
 ROUNDS = int(os.environ.get("PYTASK_TEST_ROUNDS", "1"))
 
@@ -169,3 +177,59 @@ def test_every_fire_comes_once_where_a_node_dies_in_the_middle_of_one(point, rng
         standing.close()
         assert [unsettled, verdict.problems] == [[], []], f"{verdict.text()}\n{rig.story()}"
         assert rig.fleet.stop() == [0], survivor.text()
+
+
+def wait_for_replicas(rig, wanted: int, node) -> None:
+    """So many run on the node, as far as the service tells and the records say, and no more of them are there."""
+    ids = [f"s:{number}" for number in range(6)]
+    mine = f":{node.pid}:".encode()
+    wait_for(
+        lambda: all(mine in (rig.redis.hget(f"task-{i}", "node") or b"") for i in ids[:wanted]), "they move", 60
+    )
+    rig.wait_for_state(ids[:wanted], "RUNNING")
+    wait_for(lambda: rig.app.helpers.get_service("s")["running"] == wanted, f"{wanted} replicas run", 60)
+    wait_for(lambda: not any(map(rig.state, ids[wanted:])), "the others are gone", 60)
+
+
+def end_service(rig, survivor) -> None:
+    rig.app.helpers.remove_service("s")
+    wait_for(lambda: rig.app.helpers.get_service("s") is None, "it is gone", 60)
+    wait_for(lambda: not rig.redis.keys("task-s:*") and not rig.redis.hlen("{new-task}:claims"), "so are they")
+    assert rig.fleet.stop() == [0], survivor.text()
+
+
+@pytest.mark.parametrize("point", SERVICE_POINTS)
+def test_a_service_is_kept_going_whose_node_dies_while_it_sees_to_it(point):
+    with Rig() as rig:
+        doomed = rig.start_node(test_point=f"{point}:1")
+        rig.app.helpers.start_service("s", "replica", replicas=6)
+        wanted = 3 if point == "after-stops" else 6
+        if wanted == 3:
+            wait_for_replicas(rig, 6, doomed)
+            rig.app.helpers.update_service("s", replicas=3)
+        wait_until_dead(rig, doomed)
+        survivor = rig.start_node()
+        wait_for_replicas(rig, wanted, survivor)
+        end_service(rig, survivor)
+
+
+@pytest.mark.parametrize("point", HAND_POINTS)
+def test_a_service_is_kept_going_whose_node_dies_while_it_hands_replicas_over(point):
+    with Rig() as rig:
+        doomed = rig.start_node(test_point=f"{point}:1")
+        rig.app.helpers.start_service("s", "replica", replicas=6)
+        wait_for_replicas(rig, 6, doomed)
+        survivor = rig.start_node()
+        wait_until_dead(rig, doomed)
+        wait_for_replicas(rig, 6, survivor)
+        end_service(rig, survivor)
+
+
+def test_every_point_that_a_node_reaches_is_listed():
+    package = Path(production.__file__).parent
+    calls = (
+        found
+        for file in package.rglob("*.py")
+        for found in re.findall(r'points\.reach\("(\S+)"\)', file.read_text())
+    )
+    assert set(calls) == set(production.POINTS)

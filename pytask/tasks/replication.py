@@ -167,7 +167,8 @@ class Replication:
         self._note(plan, replicas=0)  # whoever defines it anew meanwhile wants all of them again
         if not self._remove(range(plan.made), ""):
             return SOON
-        self._note(plan, **{field.decode(): "" for field in (*applied, b"wanted", b"revision")})
+        all_fields = (*applied, b"replicas", b"wanted", b"revision")  # some were written since it was read
+        self._note(plan, **{field.decode(): "" for field in all_fields})
         log.info("service %s is removed", wire.shown(self.name))
         return None
 
