@@ -113,8 +113,11 @@ class Child:
             select.select([self._reader], [], [], seconds)
 
     def end(self) -> None:
-        """Tell it to end in order; once, since the second time it would hurry."""
-        if not self.is_ending:
+        """Tell it to end in order; a node once, since the second time it would hurry.
+
+        What is no node yet is told each time: a signal that comes when it is about to block is heard behind that.
+        """
+        if not self.is_ending or not self.nodes:
             self.is_ending = True
             self.send(signal.SIGTERM)
 
@@ -348,7 +351,10 @@ class Parent:
             child.end()
         while any(child.status is None for child in self.children):
             number = self._next_signal()
-            if number is not None:
+            if number is None:
+                for child in self.children:
+                    child.end()
+            else:
                 self._pass_on(signal.SIGTERM if number == signal.SIGINT else number)
         failed = [child for child in self.children if child.status and not child.was_ended_before_its_node]
         for child in failed:

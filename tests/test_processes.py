@@ -369,6 +369,21 @@ def test_a_signal_that_comes_while_the_nodes_start_ends_the_program_clean(start_
     assert program.wait(20) == 0
 
 
+def test_a_child_that_has_missed_a_signal_while_it_started_is_told_again(start_program):
+    program = start_program(
+        "import signal\n"
+        "from pytask.processes import Parent, by_fork\n"
+        "def start():\n"
+        "    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))\n"
+        "    print('it starts', flush=True)\n"
+        "    sleep(600)\n"
+        "sys.exit(Parent(1, by_fork(start), print).run())\n"
+    )
+    assert [program.stdout.readline() for _ in range(2)] == ["the program runs\n", "it starts\n"]
+    program.send_signal(signal.SIGINT)
+    assert program.wait(20) == 0
+
+
 def test_a_signal_is_heard_while_the_tasks_of_a_dead_node_cannot_be_put_back(start_program):
     program = start_program(
         "import signal\n"
