@@ -358,25 +358,15 @@ def test_nodes_that_cannot_start_end_the_program_with_a_status(server, start_pro
     assert "no Redis at 127.0.0.1:1" in (tmp_path / "program0.log").read_text()
 
 
-def test_a_signal_that_comes_while_the_nodes_start_ends_the_program_clean(start_program):
-    program = start_program(
-        "from pytask.processes import Parent, by_fork\n"
-        "def start():\n    print('it starts', flush=True)\n    sleep(60)\n    return 0\n"
-        "sys.exit(Parent(1, by_fork(start), print).run())\n"
-    )
-    assert [program.stdout.readline() for _ in range(2)] == ["the program runs\n", "it starts\n"]
-    program.send_signal(signal.SIGINT)
-    assert program.wait(20) == 0
+MISSES_THE_FIRST = "signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))"
 
 
-def test_a_child_that_has_missed_a_signal_while_it_started_is_told_again(start_program):
+@pytest.mark.parametrize("first", ["pass", MISSES_THE_FIRST])
+def test_a_signal_that_comes_while_the_nodes_start_ends_the_program_clean(start_program, first):
     program = start_program(
         "import signal\n"
         "from pytask.processes import Parent, by_fork\n"
-        "def start():\n"
-        "    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))\n"
-        "    print('it starts', flush=True)\n"
-        "    sleep(600)\n"
+        f"def start():\n    {first}\n    print('it starts', flush=True)\n    sleep(600)\n"
         "sys.exit(Parent(1, by_fork(start), print).run())\n"
     )
     assert [program.stdout.readline() for _ in range(2)] == ["the program runs\n", "it starts\n"]
