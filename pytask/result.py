@@ -10,8 +10,6 @@ from pytask import states, wire
 from pytask.errors import TaskFailed
 from pytask.workflow import NAME as WORKFLOW_NAME
 
-"""The states in which nothing more comes of a task by itself."""
-
 TASK, WORKFLOW = "task", "workflow"  # what people call what ended
 FIELDS = ("state", "task", "output", "ended", "last_update")
 """What of a record `of_record` wants, in this order."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
 
 import pytest
 from moves import MAIL, A, B, Q, Queue, Task
@@ -524,6 +526,14 @@ def test_what_is_put_back_with_a_stop_is_stopped_unless_its_tasks_have_to_hear_o
     assert task.finish("WAIT")[:2] == [b"ok", state.encode()]
     assert task["state"] == state
     assert (task["control"] == "stop") == (state == "WAIT")
+
+
+def test_all_scripts_and_the_page_agree_on_how_long_a_late_stop_is_not_believed():
+    found = {name: re.findall(r"UNDER_WAY = (\d+)", script(name).source) for name in script_names()}
+    assert {name for name, seconds in found.items() if seconds} == {"begin", "finish", "want_stop"}
+    (seconds,) = {each for row in found.values() for each in row}
+    page = Path(__file__).parent.parent / "docs" / "protocol.md"
+    assert f"For {seconds} seconds no message ends the task" in page.read_text()
 
 
 @pytest.mark.parametrize(
